@@ -1,0 +1,1 @@
+//! Keys: the ring that seals secrets, and the key that never rotates.

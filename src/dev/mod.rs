@@ -1,0 +1,1 @@
+//! The workbench: what the command line, the tests and the benches share and no production path needs.

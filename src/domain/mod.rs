@@ -1,0 +1,25 @@
+//! Types and rules. Nothing here does I/O, reads a clock or knows a database.
+//!
+//! The words, one per thing:
+//!
+//! - **message**: one recipient, one channel, one frozen content.
+//! - **attempt**: a committed permission to make one provider call.
+//! - **event**: what a provider told us about a message.
+//! - **job**: a row of the queue; **order**: its payload.
+//! - **lane**: what one tenant has waiting behind one sender, class and campaign.
+//! - **turn**: a tenant's place in the ring; it is dealt out over the tenant's lanes.
+//! - **bucket**: a rate limit; **halt**: a sender that must not send for now.
+//! - **phase**: where a message is with us; **status**: what the provider says of it.
+
+pub mod channel;
+pub mod ids;
+
+/// A word from a row or a request that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{word:?} is not a {kind}")]
+pub struct UnknownWord {
+    /// The type that should have held it.
+    pub kind: &'static str,
+    /// What stood there.
+    pub word: String,
+}

@@ -1,0 +1,3 @@
+//! The one binary of the product.
+
+fn main() {}

@@ -1,0 +1,378 @@
+//! Every SQL statement of the product, one function each, and the ways to reach the database.
+//!
+//! There are two schemas and no statement crosses them: [`Db::control`] (who may sign in, which cell a
+//! tenant lives in) and [`Db::cell`] (everything of one tenant). [`Db::system`] sees the cell of all
+//! tenants; its users are few, and each call site says why.
+
+pub mod tx;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::sync::broadcast;
+
+use crate::clock::Clock;
+use crate::domain::ids::TenantId;
+
+pub use tx::{ControlTx, SystemTx, TenantTx, Tx};
+
+/// Why a store function could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The row is not there, or belongs to somebody else.
+    #[error("{what} not found")]
+    NotFound {
+        /// The thing that was looked for, as users call it.
+        what: &'static str,
+    },
+    /// A constraint of the schema refused the change; the name is part of the API.
+    #[error("refused by {constraint}")]
+    Constraint {
+        /// The constraint's name.
+        constraint: String,
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A guarded write met a row that had moved on.
+    #[error("{what} changed meanwhile")]
+    Moved {
+        /// The thing that moved.
+        what: &'static str,
+    },
+    /// The database cannot be reached, or does not answer in time. Worth another try.
+    #[error("database unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// Two transactions waited for each other; this one was ended. Worth another try.
+    #[error("deadlock")]
+    Deadlock(#[source] sqlx::Error),
+    /// A row holds what this version does not understand.
+    #[error("unreadable row: {0}")]
+    Unreadable(String),
+    /// Anything else the database says.
+    #[error("database error")]
+    Database(#[source] sqlx::Error),
+}
+
+/// What every store function returns.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let Some(database) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                    Self::Unreadable(error.to_string())
+                }
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::Protocol(_) => Self::Unavailable(error),
+                other => Self::Database(other),
+            };
+        };
+        // 08: connection; 57P: shut down or crashed; 53: out of connections or memory; 55P03, 57014: a
+        // time-out of ours; 25P03: stopped too long inside a transaction.
+        match database.code().as_deref() {
+            Some("40P01") => Self::Deadlock(error),
+            Some(code)
+                if code.starts_with("08")
+                    || code.starts_with("57P")
+                    || code.starts_with("53")
+                    || matches!(code, "55P03" | "57014" | "25P03" | "25P04") =>
+            {
+                Self::Unavailable(error)
+            }
+            _ => match database.constraint() {
+                Some(name) => Self::Constraint {
+                    constraint: name.to_owned(),
+                    source: error,
+                },
+                None => Self::Database(error),
+            },
+        }
+    }
+}
+
+impl From<crate::domain::UnknownWord> for StoreError {
+    fn from(word: crate::domain::UnknownWord) -> Self {
+        Self::Unreadable(word.to_string())
+    }
+}
+
+impl StoreError {
+    /// The constraint that refused, if one did.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Constraint { constraint, .. } => Some(constraint),
+            _ => None,
+        }
+    }
+}
+
+/// Checks that a guarded write touched as many rows as it had to.
+///
+/// # Errors
+/// [`StoreError::Moved`] when it did not.
+pub fn affected(
+    done: &sqlx::postgres::PgQueryResult,
+    rows: u64,
+    what: &'static str,
+) -> StoreResult<()> {
+    if done.rows_affected() == rows {
+        Ok(())
+    } else {
+        Err(StoreError::Moved { what })
+    }
+}
+
+/// How to reach the databases; made by `config`.
+#[derive(Debug, Clone)]
+pub struct DbOptions {
+    /// The cell, through a transaction pooler if there is one.
+    pub cell: PgConnectOptions,
+    /// The cell without a pooler between: LISTEN and the incarnation's lock.
+    pub cell_direct: PgConnectOptions,
+    /// Where the schema `control` lives.
+    pub control: PgConnectOptions,
+    /// Connections a pool of this process may open, 1 or more.
+    pub pool_connections_max: u32,
+}
+
+impl DbOptions {
+    /// Everything in one database, as in the default installation.
+    pub fn single(options: &PgConnectOptions) -> Self {
+        Self {
+            cell: options.clone(),
+            cell_direct: options.clone(),
+            control: options.clone(),
+            pool_connections_max: 16,
+        }
+    }
+}
+
+/// What a committed transaction tells the rest of the installation: somebody has work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// Who is meant: a queue's name, or [`LANES`].
+    pub topic: String,
+    /// The lowest new id, 0 when it does not matter.
+    pub lowest_id: i64,
+}
+
+/// The topic of the release leader.
+pub const LANES: &str = "lanes";
+
+/// Announcements that wait for a slow listener; the oldest go first, and a poll makes up for them.
+const ANNOUNCEMENTS_MAX: usize = 4096;
+
+/// The ways into the database. Clones share the pools.
+#[derive(Debug, Clone)]
+pub struct Db {
+    pools: Arc<Pools>,
+}
+
+#[derive(Debug)]
+struct Pools {
+    control_app: PgPool,
+    control_system: PgPool,
+    cell_app: PgPool,
+    cell_system: PgPool,
+    batch: PgPool,
+    claim: PgPool,
+    cell_direct: PgConnectOptions,
+    announcer: broadcast::Sender<Announcement>,
+    clock: Clock,
+}
+
+/// How long a pool's connection may be busy; a stopped process must not hold others up for longer.
+struct Patience {
+    idle_in_transaction: Duration,
+    extra: &'static [(&'static str, &'static str)],
+}
+
+const REQUEST: Patience = Patience {
+    idle_in_transaction: Duration::from_secs(5),
+    extra: &[],
+};
+/// Begin and finish hold a campaign's lock: a process stopped inside them may hold up a pause this long.
+const BATCH: Patience = Patience {
+    idle_in_transaction: Duration::from_secs(2),
+    extra: &[],
+};
+/// The claim needs a plan that knows its limit; most other statements lose by it.
+const CLAIM: Patience = Patience {
+    idle_in_transaction: Duration::from_secs(2),
+    extra: &[("plan_cache_mode", "force_custom_plan")],
+};
+
+impl Db {
+    /// Makes the pools. No connection is opened before the first statement.
+    pub fn new(options: &DbOptions, clock: Clock) -> Self {
+        let max = options.pool_connections_max;
+        let pool = |options: &PgConnectOptions, schema, role, patience: &Patience, max| {
+            make_pool(with_session(options, schema, role, patience), max, &clock)
+        };
+        let (announcer, _) = broadcast::channel(ANNOUNCEMENTS_MAX);
+        let pools = Pools {
+            control_app: pool(&options.control, "control", APP, &REQUEST, max.min(4)),
+            control_system: pool(&options.control, "control", SYSTEM, &REQUEST, max.min(4)),
+            cell_app: pool(&options.cell, "cell", APP, &REQUEST, max),
+            cell_system: pool(&options.cell, "cell", SYSTEM, &REQUEST, max),
+            batch: pool(&options.cell, "cell", SYSTEM, &BATCH, max.min(8)),
+            claim: pool(&options.cell, "cell", SYSTEM, &CLAIM, max.min(4)),
+            cell_direct: with_session(&options.cell_direct, "cell", SYSTEM, &REQUEST),
+            announcer,
+            clock: clock.clone(),
+        };
+        Self {
+            pools: Arc::new(pools),
+        }
+    }
+
+    /// One tenant's part of the cell.
+    pub fn cell(&self, tenant_id: TenantId) -> Scope<'_, tx::Tenant> {
+        Scope::new(self, &self.pools.cell_app, Some(tenant_id))
+    }
+
+    /// One tenant's part of `control`: its members, its keys.
+    pub fn control(&self, tenant_id: TenantId) -> Scope<'_, tx::Control> {
+        Scope::new(self, &self.pools.control_app, Some(tenant_id))
+    }
+
+    /// All of `control`, for what comes before a tenant is known: signing in, looking up a key.
+    pub fn control_system(&self) -> Scope<'_, tx::Control> {
+        Scope::new(self, &self.pools.control_system, None)
+    }
+
+    /// The cell of all tenants.
+    pub fn system(&self) -> Scope<'_, tx::System> {
+        Scope::new(self, &self.pools.cell_system, None)
+    }
+
+    /// As [`Db::system`], on the connections of begin and finish, which are given back sooner.
+    pub fn batch(&self) -> Scope<'_, tx::System> {
+        Scope::new(self, &self.pools.batch, None)
+    }
+
+    /// The pool of the queue engine's claims.
+    pub fn claim_pool(&self) -> PgPool {
+        self.pools.claim.clone()
+    }
+
+    /// The pool of the queue engine's other statements, and of `begin`, which is one statement.
+    pub fn system_pool(&self) -> PgPool {
+        self.pools.cell_system.clone()
+    }
+
+    /// The pool of begin, in autocommit.
+    pub fn batch_pool(&self) -> PgPool {
+        self.pools.batch.clone()
+    }
+
+    /// For connections that must not go through a transaction pooler: LISTEN, and session locks.
+    pub fn direct_options(&self) -> PgConnectOptions {
+        self.pools.cell_direct.clone()
+    }
+
+    /// What transactions of this process announced when they committed, from now on.
+    pub fn announcements(&self) -> broadcast::Receiver<Announcement> {
+        self.pools.announcer.subscribe()
+    }
+
+    /// The clock that every statement of these pools agrees with.
+    pub fn clock(&self) -> &Clock {
+        &self.pools.clock
+    }
+
+    /// Ends every pool, waiting for what is in use.
+    pub async fn close(&self) {
+        let pools = &self.pools;
+        for pool in [
+            &pools.control_app,
+            &pools.control_system,
+            &pools.cell_app,
+            &pools.cell_system,
+            &pools.batch,
+            &pools.claim,
+        ] {
+            pool.close().await;
+        }
+    }
+}
+
+/// A way into one schema as one role.
+#[derive(Debug)]
+pub struct Scope<'a, K> {
+    db: &'a Db,
+    pool: &'a PgPool,
+    tenant_id: Option<TenantId>,
+    kind: std::marker::PhantomData<K>,
+}
+
+impl<'a, K> Scope<'a, K> {
+    fn new(db: &'a Db, pool: &'a PgPool, tenant_id: Option<TenantId>) -> Self {
+        Self {
+            db,
+            pool,
+            tenant_id,
+            kind: std::marker::PhantomData,
+        }
+    }
+
+    /// Opens a transaction, with the tenant set where there is one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that opens transactions"
+    )]
+    pub async fn begin(&self) -> StoreResult<Tx<K>> {
+        let inner = self.pool.begin().await?;
+        Tx::open(inner, self.tenant_id, self.db.pools.announcer.clone()).await
+    }
+}
+
+const APP: &str = "engageninja_app";
+const SYSTEM: &str = "engageninja_system";
+
+fn with_session(
+    options: &PgConnectOptions,
+    schema: &str,
+    role: &str,
+    patience: &Patience,
+) -> PgConnectOptions {
+    let idle_ms = patience.idle_in_transaction.as_millis().to_string();
+    options
+        .clone()
+        .application_name("engageninja")
+        .options([
+            ("role", role),
+            ("search_path", &format!("{schema},public")),
+            ("statement_timeout", "15000"),
+            ("lock_timeout", "2000"),
+            ("idle_in_transaction_session_timeout", &idle_ms),
+            ("timezone", "UTC"),
+            ("jit", "off"),
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ])
+        .options(patience.extra.iter().copied())
+}
+
+fn make_pool(options: PgConnectOptions, connections_max: u32, clock: &Clock) -> PgPool {
+    let clock = clock.clone();
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(Duration::from_secs(5))
+        .idle_timeout(Duration::from_secs(60))
+        .before_acquire(move |conn, _| {
+            let clock = clock.clone();
+            Box::pin(async move {
+                tx::set_clock_offset(conn, &clock).await?;
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
+}
