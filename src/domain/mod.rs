@@ -12,6 +12,7 @@
 //! - **phase**: where a message is with us; **status**: what the provider says of it.
 
 pub mod channel;
+pub mod counts;
 pub mod ids;
 
 /// A word from a row or a request that this version does not know.

@@ -4,6 +4,7 @@
 //! tenant lives in) and [`Db::cell`] (everything of one tenant). [`Db::system`] sees the cell of all
 //! tenants; its users are few, and each call site says why.
 
+pub mod campaign_counts;
 pub mod tx;
 
 use std::sync::Arc;
