@@ -9,4 +9,6 @@ pub mod telemetry;
 
 pub mod store;
 
+pub mod jobs;
+
 pub mod dev;

@@ -1,0 +1,3 @@
+//! What happens later.
+
+pub mod queue;

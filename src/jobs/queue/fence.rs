@@ -1,0 +1,87 @@
+//! The proof that a job is still the one that was handed out.
+
+use sqlx::{PgConnection, query_scalar};
+
+/// One readiness of one job in the hands of one process: (id, attempt, lease).
+///
+/// All three are needed. A process that slept through its lease and then claimed again must not let the old
+/// handler finish the new run, and the lease alone is the same for all it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    pub(super) id: i64,
+    pub(super) attempt: i16,
+    pub(super) lease: i64,
+}
+
+impl Fence {
+    /// The job's id at this readiness.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> i16 {
+        self.attempt
+    }
+
+    /// Completes the job inside the caller's transaction; its handler then answers
+    /// [`Outcome::Settled`](super::Outcome::Settled).
+    ///
+    /// Answers whether the job was still ours. If not, whatever else the transaction says stays true.
+    pub async fn complete(self, conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let completed = Self::complete_many(conn, &[self]).await?;
+        Ok(!completed.is_empty())
+    }
+
+    /// Completes many jobs inside the caller's transaction.
+    ///
+    /// Returns the ids that were completed. One that is missing has moved on; that is worth a count and never
+    /// a rollback.
+    pub async fn complete_many(
+        conn: &mut PgConnection,
+        fences: &[Fence],
+    ) -> Result<Vec<i64>, sqlx::Error> {
+        let columns = FenceColumns::of(fences.iter());
+        query_scalar!(
+            r#"
+            WITH locked AS (
+                SELECT j.id
+                FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
+                JOIN jobs j ON j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
+                -- One order for every writer of many rows, so that two of them never deadlock.
+                ORDER BY j.id
+                FOR UPDATE OF j
+            )
+            DELETE FROM jobs j
+            USING locked
+            WHERE j.id = locked.id
+            RETURNING j.id
+            "#,
+            &columns.ids,
+            &columns.attempts,
+            &columns.leases,
+        )
+        .fetch_all(conn)
+        .await
+    }
+}
+
+/// Fences as the arrays that `unnest` takes.
+#[derive(Debug, Default)]
+pub(super) struct FenceColumns {
+    pub(super) ids: Vec<i64>,
+    pub(super) attempts: Vec<i16>,
+    pub(super) leases: Vec<i64>,
+}
+
+impl FenceColumns {
+    pub(super) fn of<'a>(fences: impl Iterator<Item = &'a Fence>) -> Self {
+        let mut columns = Self::default();
+        for fence in fences {
+            columns.ids.push(fence.id);
+            columns.attempts.push(fence.attempt);
+            columns.leases.push(fence.lease);
+        }
+        columns
+    }
+}
