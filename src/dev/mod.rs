@@ -1,1 +1,3 @@
 //! The workbench: what the command line, the tests and the benches share and no production path needs.
+
+pub mod postgres;

@@ -32,6 +32,7 @@ pub enum StoreError {
     Constraint {
         /// The constraint's name.
         constraint: String,
+        /// What the database said.
         #[source]
         source: sqlx::Error,
     },
@@ -226,7 +227,7 @@ impl Db {
             claim: pool(&options.cell, "cell", SYSTEM, &CLAIM, max.min(4)),
             cell_direct: with_session(&options.cell_direct, "cell", SYSTEM, &REQUEST),
             announcer,
-            clock: clock.clone(),
+            clock,
         };
         Self {
             pools: Arc::new(pools),
@@ -367,7 +368,7 @@ fn make_pool(options: PgConnectOptions, connections_max: u32, clock: &Clock) -> 
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(5))
-        .idle_timeout(Duration::from_secs(60))
+        .idle_timeout(Duration::from_mins(1))
         .before_acquire(move |conn, _| {
             let clock = clock.clone();
             Box::pin(async move {

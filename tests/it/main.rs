@@ -1,1 +1,10 @@
 //! The one integration binary: each further one would be another 100 MB to link.
+
+#![expect(
+    unreachable_pub,
+    reason = "nothing of a test binary can be reached from outside; the stories share by `pub`"
+)]
+
+mod harness;
+
+mod launcher;

@@ -1,0 +1,63 @@
+//! What every story stands on: directories that go away and waits that end.
+//!
+//! Nothing here sleeps for luck: [`eventually`] asks for a fact until it holds, and [`within`] ends what
+//! hangs and says what was waited for.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a fact may take to become true on a busy machine.
+const EVENTUALLY: Duration = Duration::from_secs(30);
+const ASK_EVERY: Duration = Duration::from_millis(10);
+
+/// Runs `future`, or panics after `secs` and says what was waited for.
+pub async fn within<T>(secs: u64, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(secs), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("still waiting after {secs} s: {what}"),
+    }
+}
+
+/// Asks until the answer is yes, or panics and says what was waited for.
+pub async fn eventually<F>(what: &str, mut is_true: impl FnMut() -> F)
+where
+    F: Future<Output = bool>,
+{
+    let started = Instant::now();
+    while !is_true().await {
+        assert!(
+            started.elapsed() < EVENTUALLY,
+            "still waiting after {} s: {what}",
+            EVENTUALLY.as_secs()
+        );
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// A directory of this test, removed at its end.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// An empty directory, for its owner alone.
+    pub fn new() -> Self {
+        use std::os::unix::fs::DirBuilderExt;
+        let name = format!("engageninja-test-{}", uuid::Uuid::new_v4().simple());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        Self(dir)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
