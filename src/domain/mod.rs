@@ -13,7 +13,11 @@
 
 pub mod channel;
 pub mod counts;
+pub mod email;
 pub mod ids;
+pub mod phone;
+pub mod segments;
+pub mod template;
 
 /// A word from a row or a request that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
