@@ -1,0 +1,68 @@
+//! The payload of every job: ids only, the tenant's first.
+//!
+//! They lie below everything else, so that any room may order a job and none needs to know who does it. A
+//! stored name is never changed and never used again.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{CampaignId, ImportId, MessageId, TenantId};
+
+/// Look at one message and send it if it may be sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SendMessage {
+    /// Whose message it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub message_id: MessageId,
+}
+
+/// Freeze a campaign's audience and turn it into messages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExpandCampaign {
+    /// Whose campaign it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub campaign_id: CampaignId,
+}
+
+/// Read an uploaded file into contacts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImportContacts {
+    /// Whose upload it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub import_id: ImportId,
+}
+
+/// Fold what transactions counted into the totals, and complete campaigns that have nothing left to do.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct FoldCampaignDeltas {}
+
+/// Make the partitions of the coming weeks, drop those past their retention.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MaintainPartitions {}
+
+/// Let the demo provider report what became of the messages it took.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DemoAdvanceStatus {}
+
+macro_rules! names {
+    ($($order:ident = $name:literal),+ $(,)?) => {
+        $(impl $order {
+            /// Stored in rows. Never change it.
+            pub const NAME: &'static str = $name;
+        })+
+
+        /// Every stored name.
+        pub const NAMES: &[&str] = &[$($name),+];
+    };
+}
+
+names! {
+    SendMessage = "send-message",
+    ExpandCampaign = "expand-campaign",
+    ImportContacts = "import-contacts",
+    FoldCampaignDeltas = "fold-campaign-deltas",
+    MaintainPartitions = "maintain-partitions",
+    DemoAdvanceStatus = "demo-advance-status",
+}
