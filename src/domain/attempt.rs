@@ -64,7 +64,10 @@ impl TryFrom<i16> for AttemptState {
         Self::ALL
             .into_iter()
             .find(|state| *state as i16 == stored)
-            .ok_or_else(|| UnknownWord { kind: "AttemptState", word: stored.to_string() })
+            .ok_or_else(|| UnknownWord {
+                kind: "AttemptState",
+                word: stored.to_string(),
+            })
     }
 }
 
@@ -136,7 +139,12 @@ impl std::str::FromStr for Verdict {
             "expired" => Self::Expired,
             "cancelled" => Self::Cancelled,
             "gone" => Self::Gone,
-            _ => return Err(UnknownWord { kind: "Verdict", word: word.into() }),
+            _ => {
+                return Err(UnknownWord {
+                    kind: "Verdict",
+                    word: word.into(),
+                });
+            }
         })
     }
 }

@@ -1,12 +1,10 @@
 //! Channels and the providers behind them.
 
-use serde::{Deserialize, Serialize};
-
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
             poem_openapi::Enum,
         )]
         #[serde(rename_all = "snake_case")]

@@ -71,7 +71,10 @@ impl TryFrom<i16> for Phase {
         Self::ALL
             .into_iter()
             .find(|phase| *phase as i16 == stored)
-            .ok_or_else(|| UnknownWord { kind: "Phase", word: stored.to_string() })
+            .ok_or_else(|| UnknownWord {
+                kind: "Phase",
+                word: stored.to_string(),
+            })
     }
 }
 

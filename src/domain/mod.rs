@@ -11,12 +11,18 @@
 //! - **bucket**: a rate limit; **halt**: a sender that must not send for now.
 //! - **phase**: where a message is with us; **status**: what the provider says of it.
 
+pub mod attempt;
+pub mod campaign;
 pub mod channel;
 pub mod counts;
 pub mod email;
+pub mod holds;
 pub mod ids;
+pub mod message;
+pub mod orders;
 pub mod phone;
 pub mod segments;
+pub mod status;
 pub mod template;
 
 /// A word from a row or a request that this version does not know.

@@ -28,15 +28,27 @@ pub enum End {
 }
 
 const fn going(word: &'static str, rank: i16) -> Status {
-    Status { word, rank, end: None }
+    Status {
+        word,
+        rank,
+        end: None,
+    }
 }
 
 const fn delivered(word: &'static str, rank: i16) -> Status {
-    Status { word, rank, end: Some(End::Delivered) }
+    Status {
+        word,
+        rank,
+        end: Some(End::Delivered),
+    }
 }
 
 const fn failed(word: &'static str, rank: i16) -> Status {
-    Status { word, rank, end: Some(End::Failed) }
+    Status {
+        word,
+        rank,
+        end: Some(End::Failed),
+    }
 }
 
 /// Twilio's words, for SMS and WhatsApp.
@@ -80,7 +92,10 @@ impl Status {
             .iter()
             .find(|status| status.word == word)
             .copied()
-            .ok_or_else(|| UnknownWord { kind: "Status", word: word.into() })
+            .ok_or_else(|| UnknownWord {
+                kind: "Status",
+                word: word.into(),
+            })
     }
 
     /// The provider's word, as stored.
@@ -105,7 +120,11 @@ impl Status {
     /// not.
     #[must_use]
     pub fn advance(self, heard: Self) -> Self {
-        if (self.rank, self.word) < (heard.rank, heard.word) { heard } else { self }
+        if (self.rank, self.word) < (heard.rank, heard.word) {
+            heard
+        } else {
+            self
+        }
     }
 
     /// Two ends of different kind on one message: a person should look.
@@ -146,7 +165,10 @@ mod tests {
     fn a_delivered_message_stays_delivered() {
         let parse = |word| Status::parse(Channel::Sms, word).unwrap();
 
-        assert_eq!(parse("delivered").advance(parse("sent")), parse("delivered"));
+        assert_eq!(
+            parse("delivered").advance(parse("sent")),
+            parse("delivered")
+        );
         assert!(parse("undelivered").conflicts_with(parse("delivered")));
         assert!(!parse("sent").conflicts_with(parse("delivered")));
     }
@@ -155,7 +177,10 @@ mod tests {
     fn a_permanent_bounce_wins_over_a_delivery() {
         let parse = |word| Status::parse(Channel::Email, word).unwrap();
 
-        assert_eq!(parse("Delivery").advance(parse("Bounce (Permanent)")).end(), Some(End::Failed));
+        assert_eq!(
+            parse("Delivery").advance(parse("Bounce (Permanent)")).end(),
+            Some(End::Failed)
+        );
         assert!(Status::parse(Channel::Email, "delivered").is_err());
     }
 }

@@ -4,7 +4,19 @@
 //! tenant lives in) and [`Db::cell`] (everything of one tenant). [`Db::system`] sees the cell of all
 //! tenants; its users are few, and each call site says why.
 
+pub mod attempts;
+pub mod audience;
 pub mod campaign_counts;
+pub mod campaigns;
+pub mod demo_ledger;
+pub mod incarnations;
+pub mod lanes;
+pub mod mappings;
+pub mod messages;
+pub mod release;
+pub mod schedules;
+pub mod senders;
+pub mod statuses;
 pub mod tx;
 
 use std::sync::Arc;

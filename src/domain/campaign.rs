@@ -1,0 +1,298 @@
+//! A campaign: one content for one audience, and what may be done with it when.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::channel::{Channel, Class, text_enum};
+use super::ids::{CampaignId, ImportId, SenderId, TemplateVersionId, TenantId};
+
+text_enum! {
+    /// Where a campaign is.
+    CampaignStatus {
+        /// Being written.
+        Draft = "draft",
+        /// Starts at a set time.
+        Scheduled = "scheduled",
+        /// Going out.
+        Sending = "sending",
+        /// Stopped for now; nothing new begins.
+        Paused = "paused",
+        /// Nothing waits, is being sent or in doubt.
+        Completed = "completed",
+        /// Stopped for good.
+        Cancelled = "cancelled",
+        /// Could not be started.
+        Failed = "failed",
+    }
+}
+
+/// Whom a campaign is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Audience {
+    /// Every contact of the tenant.
+    Everybody,
+    /// Every contact that one upload named.
+    Import {
+        /// The upload.
+        import_id: ImportId,
+    },
+}
+
+/// A campaign as its row holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Campaign {
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub id: CampaignId,
+    /// What people call it.
+    pub name: String,
+    /// How it reaches people.
+    pub channel: Channel,
+    /// What kind of traffic it is.
+    pub class: Class,
+    /// Where it is.
+    pub status: CampaignStatus,
+    /// Where its messages come from; chosen at the start when absent.
+    pub sender_id: Option<SenderId>,
+    /// What it says.
+    pub content_id: Option<TemplateVersionId>,
+    /// Whom it is written to.
+    pub audience: Audience,
+    /// A message that waited so long is dropped.
+    pub expires_after: Duration,
+    /// In whole milliseconds; part of every message's id, so it never changes once set.
+    pub started_at: Option<DateTime<Utc>>,
+    /// Since when it has been paused.
+    pub paused_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Why it failed.
+    pub failure_reason: Option<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// What a start depends on besides the campaign itself.
+#[derive(Debug, Clone, Default)]
+pub struct StartFacts {
+    /// The sender to use: the campaign's own, else the channel's default.
+    pub sender_id: Option<SenderId>,
+    /// Whether anybody in the audience has an address on the channel.
+    pub has_recipients: bool,
+    /// Variables of the content that no contact of the audience has.
+    pub unknown_variables: Vec<String>,
+}
+
+/// Why a campaign does not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartRefusal {
+    /// It was sent before.
+    #[error("the campaign is {status} already; create a new one to write to these people again")]
+    AlreadySent {
+        /// Where it is.
+        status: CampaignStatus,
+    },
+    /// It says nothing.
+    #[error("the campaign has no template; choose one first")]
+    NoContent,
+    /// Nothing to send it from.
+    #[error("there is no active {channel} sender; add one first")]
+    NoSender {
+        /// The channel it lacks.
+        channel: Channel,
+    },
+    /// Nobody would get it.
+    #[error("nobody in the audience has an address for {channel}; import contacts first")]
+    EmptyAudience {
+        /// The channel they lack an address for.
+        channel: Channel,
+    },
+    /// The content names what no contact has.
+    #[error("no contact of the audience has {}; mend the template or import the column", list(.names))]
+    UnknownVariables {
+        /// The variables, as written in the template.
+        names: Vec<String>,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| format!("{{{{ {name} }}}}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Why a campaign is not paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("only a campaign that is sending can be paused; this one is {status}")]
+pub struct PauseRefusal {
+    /// Where it is.
+    pub status: CampaignStatus,
+}
+
+impl Campaign {
+    /// The campaign as it is once it has started.
+    pub fn start(self, facts: StartFacts, now: DateTime<Utc>) -> Result<Self, StartRefusal> {
+        if self.status != CampaignStatus::Draft {
+            return Err(StartRefusal::AlreadySent {
+                status: self.status,
+            });
+        }
+        if self.content_id.is_none() {
+            return Err(StartRefusal::NoContent);
+        }
+        let Some(sender_id) = facts.sender_id else {
+            return Err(StartRefusal::NoSender {
+                channel: self.channel,
+            });
+        };
+        if !facts.has_recipients {
+            return Err(StartRefusal::EmptyAudience {
+                channel: self.channel,
+            });
+        }
+        if !facts.unknown_variables.is_empty() {
+            return Err(StartRefusal::UnknownVariables {
+                names: facts.unknown_variables,
+            });
+        }
+        Ok(Self {
+            status: CampaignStatus::Sending,
+            sender_id: Some(sender_id),
+            // The id of a message holds milliseconds; the row must not know more.
+            started_at: Some(now.trunc_subsecs(3)),
+            ..self
+        })
+    }
+
+    /// The campaign as it is while nothing new may begin.
+    pub fn pause(self, now: DateTime<Utc>) -> Result<Self, PauseRefusal> {
+        if self.status != CampaignStatus::Sending {
+            return Err(PauseRefusal {
+                status: self.status,
+            });
+        }
+        Ok(Self {
+            status: CampaignStatus::Paused,
+            paused_at: Some(now),
+            ..self
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn draft() -> Campaign {
+        Campaign {
+            tenant_id: TenantId(Uuid::from_u128(1)),
+            id: CampaignId(Uuid::from_u128(2)),
+            name: "Spring sale".into(),
+            channel: Channel::Sms,
+            class: Class::Bulk,
+            status: CampaignStatus::Draft,
+            sender_id: None,
+            content_id: Some(TemplateVersionId(Uuid::from_u128(3))),
+            audience: Audience::Everybody,
+            expires_after: Duration::from_secs(72 * 3600),
+            started_at: None,
+            paused_at: None,
+            finished_at: None,
+            failure_reason: None,
+            created_at: now(),
+        }
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(1_764_000_000_123_456).unwrap()
+    }
+
+    fn facts() -> StartFacts {
+        StartFacts {
+            sender_id: Some(SenderId(Uuid::from_u128(4))),
+            has_recipients: true,
+            unknown_variables: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_started_campaign_knows_its_sender_and_a_whole_millisecond() {
+        let started = draft().start(facts(), now()).unwrap();
+
+        assert_eq!(started.status, CampaignStatus::Sending);
+        assert_eq!(started.sender_id, facts().sender_id);
+        assert_eq!(
+            started.started_at.unwrap().timestamp_subsec_micros(),
+            123_000
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let refusal = |campaign: Campaign, facts| campaign.start(facts, now()).unwrap_err();
+
+        assert_eq!(
+            refusal(
+                Campaign {
+                    content_id: None,
+                    ..draft()
+                },
+                facts()
+            ),
+            StartRefusal::NoContent
+        );
+        assert_eq!(
+            refusal(
+                draft(),
+                StartFacts {
+                    sender_id: None,
+                    ..facts()
+                }
+            ),
+            StartRefusal::NoSender {
+                channel: Channel::Sms
+            }
+        );
+        assert_eq!(
+            refusal(
+                draft(),
+                StartFacts {
+                    has_recipients: false,
+                    ..facts()
+                }
+            ),
+            StartRefusal::EmptyAudience {
+                channel: Channel::Sms
+            }
+        );
+        let unknown = StartFacts {
+            unknown_variables: vec!["tear".into()],
+            ..facts()
+        };
+        assert!(refusal(draft(), unknown).to_string().contains("{{ tear }}"));
+    }
+
+    #[test]
+    fn only_a_draft_starts_and_only_a_sending_one_pauses() {
+        let started = draft().start(facts(), now()).unwrap();
+        assert!(draft().pause(now()).is_err());
+        assert_eq!(
+            started.clone().start(facts(), now()).unwrap_err(),
+            StartRefusal::AlreadySent {
+                status: CampaignStatus::Sending
+            }
+        );
+
+        let paused = started.pause(now()).unwrap();
+        assert_eq!(paused.status, CampaignStatus::Paused);
+        assert!(paused.pause(now()).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! Attempts: written ahead of the call, closed with its outcome. Whoever closes one holds its message's lock.
+
+use std::time::Duration;
+
+use sqlx::postgres::types::PgInterval;
+use sqlx::{PgPool, query};
+use uuid::Uuid;
+
+use super::{StoreError, StoreResult, SystemTx, TenantTx};
+use crate::domain::attempt::{AttemptState, Verdict};
+use crate::domain::holds::Holds;
+use crate::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, MessageKey, TenantId};
+
+/// What `begin_attempts` said of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// Which message.
+    pub key: MessageKey,
+    /// What it said.
+    pub verdict: Verdict,
+    /// The number of the attempt it opened; 0 when it opened none.
+    pub attempt_no: i16,
+}
+
+/// Asks for permission to call for many messages: one statement, in autocommit, committed when it returns.
+///
+/// `tokens` are the attempts' ids, one per message.
+pub async fn begin_attempts(
+    pool: &PgPool,
+    incarnation: Incarnation,
+    keys: &[MessageKey],
+    tokens: &[AttemptId],
+    holds: &Holds,
+) -> StoreResult<Vec<Judged>> {
+    let (tenant_ids, ids) = MessageKey::columns(keys);
+    let rows = query!(
+        r#"
+        SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", attempt_no, result AS "result!"
+        FROM begin_attempts($1, $2, $3, $4, $5, $6, $7)
+        "#,
+        incarnation.0,
+        &tenant_ids,
+        &ids,
+        &AttemptId::column(tokens),
+        interval(holds.deadline),
+        interval(holds.first_look),
+        interval(holds.busy),
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Judged {
+                key: MessageKey {
+                    tenant_id: TenantId(row.tenant_id),
+                    id: MessageId(row.message_id),
+                },
+                verdict: row.result.parse()?,
+                attempt_no: row.attempt_no.unwrap_or(0),
+            })
+        })
+        .collect::<Result<_, StoreError>>()
+}
+
+pub(super) fn interval(duration: Duration) -> PgInterval {
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: duration.as_micros() as i64,
+    }
+}
+
+/// How an attempt ends.
+#[derive(Debug, Clone)]
+pub struct Closing {
+    /// Which message.
+    pub key: MessageKey,
+    /// Which of its attempts.
+    pub attempt_no: i16,
+    /// What is known of it now.
+    pub state: AttemptState,
+    /// The provider's id, of accepted ones.
+    pub provider_message_id: Option<String>,
+    /// The provider's error code, or what we saw instead of an answer.
+    pub error_code: Option<String>,
+}
+
+/// Closes attempts, and deletes the live calls of those that are over.
+///
+/// Returns those that moved. The guard: an open one and one in doubt take any outcome; one that was parked or judged
+/// not sent takes only the certainty that it was accepted.
+pub async fn close_attempts(
+    tx: &mut SystemTx,
+    closings: &[Closing],
+    resolved_by: &str,
+) -> StoreResult<Vec<(MessageKey, i16)>> {
+    let (tenant_ids, ids): (Vec<Uuid>, Vec<Uuid>) = closings
+        .iter()
+        .map(|c| (c.key.tenant_id.0, c.key.id.0))
+        .unzip();
+    let attempt_nos: Vec<i16> = closings.iter().map(|c| c.attempt_no).collect();
+    let states: Vec<i16> = closings.iter().map(|c| c.state.into()).collect();
+    let provider_ids: Vec<Option<&str>> = closings
+        .iter()
+        .map(|c| c.provider_message_id.as_deref())
+        .collect();
+    let error_codes: Vec<Option<&str>> = closings.iter().map(|c| c.error_code.as_deref()).collect();
+    let rows = query!(
+        r#"
+        WITH closed AS (
+            UPDATE send_attempts a
+            SET state = u.state, error_code = u.error_code,
+                provider_message_id = COALESCE(u.provider_message_id, a.provider_message_id),
+                resolved_by = $7, resolved_at = CASE WHEN u.state <> 2 THEN app_now() END,
+                next_look_at = CASE WHEN u.state = 2 THEN a.next_look_at END
+            FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
+                 AS u (tenant_id, message_id, attempt_no, state, provider_message_id, error_code)
+            WHERE a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.attempt_no = u.attempt_no
+              AND (a.state IN (0, 2) OR (u.state = 1 AND a.state IN (5, 6)))
+            RETURNING a.tenant_id, a.message_id, a.attempt_no, a.state
+        ), over AS (
+            DELETE FROM live_calls v
+            USING closed c
+            WHERE v.tenant_id = c.tenant_id AND v.message_id = c.message_id AND v.attempt_no = c.attempt_no
+              AND c.state <> 2
+        )
+        SELECT tenant_id, message_id, attempt_no
+        FROM closed
+        "#,
+        &tenant_ids,
+        &ids,
+        &attempt_nos,
+        &states,
+        &provider_ids as &[Option<&str>],
+        &error_codes as &[Option<&str>],
+        resolved_by,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let key = MessageKey {
+                tenant_id: TenantId(row.tenant_id),
+                id: MessageId(row.message_id),
+            };
+            (key, row.attempt_no)
+        })
+        .collect())
+}
+
+/// A live attempt whose owner should have closed it by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// Which message.
+    pub key: MessageKey,
+    /// Which of its attempts.
+    pub attempt_no: i16,
+}
+
+/// Attempts that are open or in doubt past their first look, oldest first. They are not locked.
+pub async fn list_overdue(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<Overdue>> {
+    let rows = query!(
+        r#"
+        SELECT tenant_id, message_id, attempt_no
+        FROM send_attempts
+        WHERE state IN (0, 2) AND next_look_at <= app_now()
+        ORDER BY next_look_at
+        LIMIT $1
+        "#,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Overdue {
+            key: MessageKey {
+                tenant_id: TenantId(row.tenant_id),
+                id: MessageId(row.message_id),
+            },
+            attempt_no: row.attempt_no,
+        })
+        .collect())
+}
+
+/// Calls of a campaign that may be under way.
+pub async fn count_in_flight(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    campaign_id: CampaignId,
+) -> StoreResult<i64> {
+    let row = query!(
+        r#"
+        SELECT count(*) AS "in_flight!"
+        FROM send_attempts a
+        JOIN messages m ON m.tenant_id = a.tenant_id AND m.id = a.message_id
+        WHERE a.tenant_id = $1 AND a.state IN (0, 2) AND m.campaign_id = $2
+        "#,
+        tenant_id.0,
+        campaign_id.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(row.in_flight)
+}

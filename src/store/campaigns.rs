@@ -1,0 +1,265 @@
+//! Campaigns.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::types::PgInterval;
+use sqlx::types::Json;
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{StoreError, StoreResult, SystemTx, TenantTx, affected};
+use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
+use crate::domain::counts::Counts;
+use crate::domain::ids::{CampaignId, SenderId, TemplateVersionId, TenantId, UserId};
+
+const CAMPAIGN: &str = "campaign";
+
+struct Row {
+    tenant_id: Uuid,
+    id: Uuid,
+    name: String,
+    channel: String,
+    class: String,
+    status: String,
+    sender_id: Option<Uuid>,
+    content_id: Option<Uuid>,
+    audience: Json<Audience>,
+    expires_after_secs: i64,
+    started_at: Option<DateTime<Utc>>,
+    paused_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    failure_reason: Option<String>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Campaign {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            tenant_id: TenantId(row.tenant_id),
+            id: CampaignId(row.id),
+            name: row.name,
+            channel: row.channel.parse()?,
+            class: row.class.parse()?,
+            status: row.status.parse()?,
+            sender_id: row.sender_id.map(SenderId),
+            content_id: row.content_id.map(TemplateVersionId),
+            audience: row.audience.0,
+            expires_after: Duration::from_secs(row.expires_after_secs.unsigned_abs()),
+            started_at: row.started_at,
+            paused_at: row.paused_at,
+            finished_at: row.finished_at,
+            failure_reason: row.failure_reason,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Adds a campaign.
+pub async fn insert_campaign(
+    tx: &mut TenantTx,
+    campaign: &Campaign,
+    created_by: Option<UserId>,
+) -> StoreResult<()> {
+    query!(
+        r#"
+        INSERT INTO campaigns (tenant_id, id, name, channel, class, status, sender_id, content_id, audience,
+                               expires_after, created_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        "#,
+        campaign.tenant_id.0,
+        campaign.id.0,
+        campaign.name,
+        campaign.channel.as_str(),
+        campaign.class.as_str(),
+        campaign.status.as_str(),
+        campaign.sender_id.map(|id| id.0),
+        campaign.content_id.map(|id| id.0),
+        Json(campaign.audience) as _,
+        interval(campaign.expires_after),
+        created_by.map(|id| id.0),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: duration.as_micros() as i64,
+    }
+}
+
+/// The campaign, as it is now.
+pub async fn load_campaign(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> StoreResult<Campaign> {
+    query_as!(
+        Row,
+        r#"
+        SELECT tenant_id, id, name, channel, class, status, sender_id, content_id,
+               audience AS "audience: Json<Audience>",
+               extract(epoch FROM expires_after)::bigint AS "expires_after_secs!",
+               started_at, paused_at, finished_at, failure_reason, created_at
+        FROM campaigns
+        WHERE tenant_id = $1 AND id = $2
+        "#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?
+    .ok_or(StoreError::NotFound { what: CAMPAIGN })?
+    .try_into()
+}
+
+/// The campaign, held until the transaction ends.
+pub async fn load_for_update(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> StoreResult<Campaign> {
+    query_scalar!(
+        "SELECT id FROM campaigns WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(&mut *conn)
+    .await?
+    .ok_or(StoreError::NotFound { what: CAMPAIGN })?;
+    load_campaign(conn, tenant_id, id).await
+}
+
+/// Campaigns of a tenant, newest first, before `before`.
+pub async fn list_campaigns(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    before: Option<CampaignId>,
+    limit: i64,
+) -> StoreResult<Vec<Campaign>> {
+    query_as!(
+        Row,
+        r#"
+        SELECT tenant_id, id, name, channel, class, status, sender_id, content_id,
+               audience AS "audience: Json<Audience>",
+               extract(epoch FROM expires_after)::bigint AS "expires_after_secs!",
+               started_at, paused_at, finished_at, failure_reason, created_at
+        FROM campaigns
+        WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        ORDER BY id DESC
+        LIMIT $3
+        "#,
+        tenant_id.0,
+        before.map(|id| id.0),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?
+    .into_iter()
+    .map(Campaign::try_from)
+    .collect()
+}
+
+/// Stores what a decision changed: the status, the sender and the instants.
+pub async fn save_campaign(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<()> {
+    let done = query!(
+        r#"
+        UPDATE campaigns
+        SET status = $3, sender_id = $4, started_at = $5, paused_at = $6, finished_at = $7, failure_reason = $8,
+            updated_at = app_now()
+        WHERE tenant_id = $1 AND id = $2
+        "#,
+        campaign.tenant_id.0,
+        campaign.id.0,
+        campaign.status.as_str(),
+        campaign.sender_id.map(|id| id.0),
+        campaign.started_at,
+        campaign.paused_at,
+        campaign.finished_at,
+        campaign.failure_reason,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, CAMPAIGN)
+}
+
+/// Waits until every begin of the campaign that is under way has committed, and lets no other start before this
+/// transaction ends.
+pub async fn lock_out_begins(tx: &mut TenantTx, id: CampaignId) -> StoreResult<()> {
+    query!("SELECT pg_advisory_xact_lock(campaign_lock_key($1))", id.0)
+        .fetch_one(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Campaigns that are sending although everything is folded, expanded and settled, as far as totals say; at most
+/// `limit`.
+pub async fn list_settled(
+    tx: &mut SystemTx,
+    limit: i64,
+) -> StoreResult<Vec<(TenantId, CampaignId)>> {
+    let rows = query!(
+        r#"
+        SELECT c.tenant_id, c.id
+        FROM campaigns c
+        JOIN campaign_expansion e ON e.tenant_id = c.tenant_id AND e.campaign_id = c.id AND e.is_done
+        JOIN campaign_totals t ON t.tenant_id = c.tenant_id AND t.campaign_id = c.id
+        WHERE c.status = 'sending'
+          AND NOT EXISTS (
+              SELECT FROM unnest(ARRAY['unexpanded', 'deferred', 'queued', 'released', 'sending', 'in_doubt']) AS w (word)
+              WHERE COALESCE((t.counts ->> w.word)::bigint, 0) <> 0
+          )
+        ORDER BY c.tenant_id, c.id
+        LIMIT $1
+        "#,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (TenantId(row.tenant_id), CampaignId(row.id)))
+        .collect())
+}
+
+/// Ends a campaign with the counts it came to, and forgets its frozen audience.
+///
+/// Returns whether it was still sending.
+pub async fn mark_completed(
+    tx: &mut SystemTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+    counts: &Counts,
+) -> StoreResult<bool> {
+    let done = query!(
+        r#"
+        UPDATE campaigns
+        SET status = $3, final_counts = $4, finished_at = app_now(), updated_at = app_now()
+        WHERE tenant_id = $1 AND id = $2 AND status = $5
+        "#,
+        tenant_id.0,
+        id.0,
+        CampaignStatus::Completed.as_str(),
+        Json(counts) as _,
+        CampaignStatus::Sending.as_str(),
+    )
+    .execute(tx.conn())
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    query!(
+        "DELETE FROM campaign_audience WHERE tenant_id = $1 AND campaign_id = $2",
+        tenant_id.0,
+        id.0
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
+}

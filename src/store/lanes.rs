@@ -1,0 +1,81 @@
+//! Lanes, and how they are woken. Whoever has messages for a lane inserts it and appends a wake; the release leader
+//! alone updates it (`store::release`).
+
+use sqlx::{PgConnection, query, query_scalar};
+use uuid::Uuid;
+
+use super::StoreResult;
+use crate::domain::channel::Class;
+use crate::domain::ids::{CampaignId, LaneId, MessageId, SenderId, TenantId};
+
+/// A lane that has messages at or above `head`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wake {
+    /// Whose lane it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub lane_id: LaneId,
+    /// The lowest id among the messages that came.
+    pub head: MessageId,
+}
+
+/// The lane of a sender, class and campaign; made when it is new.
+pub async fn ensure_lane(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    sender_id: SenderId,
+    class: Class,
+    campaign_id: Option<CampaignId>,
+) -> StoreResult<LaneId> {
+    let campaign_id = campaign_id.map(|id| id.0);
+    query!(
+        r#"
+        INSERT INTO lanes (tenant_id, sender_id, class, campaign_id)
+        VALUES ($1, $2, $3, $4)
+        ON CONFLICT ON CONSTRAINT lanes_key DO NOTHING
+        "#,
+        tenant_id.0,
+        sender_id.0,
+        class.as_str(),
+        campaign_id,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let id = query_scalar!(
+        r#"
+        SELECT id
+        FROM lanes
+        WHERE tenant_id = $1 AND sender_id = $2 AND class = $3 AND campaign_id IS NOT DISTINCT FROM $4
+        "#,
+        tenant_id.0,
+        sender_id.0,
+        class.as_str(),
+        campaign_id,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(LaneId(id))
+}
+
+/// Appends a wake per lane, in the transaction that brings the messages: the leader sees both or neither.
+pub async fn append_wakes(conn: &mut PgConnection, wakes: &[Wake]) -> StoreResult<()> {
+    if wakes.is_empty() {
+        return Ok(());
+    }
+    let tenant_ids: Vec<Uuid> = wakes.iter().map(|wake| wake.tenant_id.0).collect();
+    let lane_ids: Vec<i64> = wakes.iter().map(|wake| wake.lane_id.0).collect();
+    let heads: Vec<Uuid> = wakes.iter().map(|wake| wake.head.0).collect();
+    query!(
+        r#"
+        INSERT INTO lane_wakes (tenant_id, lane_id, head_id)
+        SELECT u.tenant_id, u.lane_id, u.head_id
+        FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS u (tenant_id, lane_id, head_id)
+        "#,
+        &tenant_ids,
+        &lane_ids,
+        &heads,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

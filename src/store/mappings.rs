@@ -1,0 +1,71 @@
+//! Provider id to message: whose callback it is.
+
+use sqlx::query;
+use uuid::Uuid;
+
+use super::{StoreResult, SystemTx};
+use crate::domain::channel::{Channel, Provider};
+use crate::domain::ids::MessageKey;
+
+/// What a provider called one attempt.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    /// Which message.
+    pub key: MessageKey,
+    /// Which of its attempts.
+    pub attempt_no: i16,
+    /// How it reaches the person.
+    pub channel: Channel,
+    /// Who took it.
+    pub provider: Provider,
+    /// With which account.
+    pub account_ref: String,
+    /// The provider's id.
+    pub provider_message_id: String,
+    /// The provider's first word.
+    pub provider_status: &'static str,
+}
+
+/// Adds mappings; one that is there already stays.
+pub async fn insert_mappings(tx: &mut SystemTx, mappings: &[Mapping]) -> StoreResult<()> {
+    if mappings.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = mappings.iter().map(|_| Uuid::now_v7()).collect();
+    let tenant_ids: Vec<Uuid> = mappings.iter().map(|m| m.key.tenant_id.0).collect();
+    let message_ids: Vec<Uuid> = mappings.iter().map(|m| m.key.id.0).collect();
+    let attempt_nos: Vec<i16> = mappings.iter().map(|m| m.attempt_no).collect();
+    let channels: Vec<&str> = mappings.iter().map(|m| m.channel.as_str()).collect();
+    let providers: Vec<&str> = mappings.iter().map(|m| m.provider.as_str()).collect();
+    let accounts: Vec<&str> = mappings.iter().map(|m| m.account_ref.as_str()).collect();
+    let provider_ids: Vec<&str> = mappings
+        .iter()
+        .map(|m| m.provider_message_id.as_str())
+        .collect();
+    let statuses: Vec<&str> = mappings.iter().map(|m| m.provider_status).collect();
+    query!(
+        r#"
+        INSERT INTO message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider, provider_account,
+                                               provider_message_id, provider_status, created_at, updated_at)
+        SELECT u.id, u.tenant_id, u.message_id, u.attempt_no, u.channel, u.provider, u.account, u.provider_message_id,
+               u.status, app_now(), app_now()
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
+                    $9::text[])
+             AS u (id, tenant_id, message_id, attempt_no, channel, provider, account, provider_message_id, status)
+        ORDER BY u.tenant_id, u.message_id
+        ON CONFLICT DO NOTHING
+        "#,
+        &ids,
+        &tenant_ids,
+        &message_ids,
+        &attempt_nos,
+        &channels as &[&str],
+        &providers as &[&str],
+        &accounts as &[&str],
+        &provider_ids as &[&str],
+        &statuses as &[&str],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

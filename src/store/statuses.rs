@@ -1,0 +1,107 @@
+//! What providers say of messages, merged into their rows. The rule is `domain::status`; these statements read and
+//! write what it decides.
+
+use sqlx::query;
+use uuid::Uuid;
+
+use super::{StoreError, StoreResult, SystemTx};
+use crate::domain::channel::Channel;
+use crate::domain::ids::{CampaignId, MessageId, MessageKey, TenantId};
+use crate::domain::status::Status;
+
+/// A message's status when its row was locked.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// Which message.
+    pub key: MessageKey,
+    /// Its channel, which says whose words it speaks.
+    pub channel: Channel,
+    /// Its campaign.
+    pub campaign_id: Option<CampaignId>,
+    /// What was heard of it so far.
+    pub status: Option<Status>,
+    /// Whether two ends of different kind were heard.
+    pub has_conflict: bool,
+}
+
+/// Locks messages in the order of all writers, and reads what was heard of them.
+pub async fn lock_heard(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<Vec<Heard>> {
+    let (tenant_ids, ids) = MessageKey::columns(keys);
+    let rows = query!(
+        r#"
+        SELECT m.tenant_id, m.id, m.channel, m.campaign_id, m.status, m.status_conflict
+        FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
+        JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
+        ORDER BY m.tenant_id, m.id
+        FOR UPDATE OF m
+        "#,
+        &tenant_ids,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let channel: Channel = row.channel.parse()?;
+            let status = row
+                .status
+                .map(|word| Status::parse(channel, &word))
+                .transpose()?;
+            Ok(Heard {
+                key: MessageKey {
+                    tenant_id: TenantId(row.tenant_id),
+                    id: MessageId(row.id),
+                },
+                channel,
+                campaign_id: row.campaign_id.map(CampaignId),
+                status,
+                has_conflict: row.status_conflict,
+            })
+        })
+        .collect::<Result<_, StoreError>>()
+}
+
+/// What is believed of a locked message from now on.
+#[derive(Debug, Clone)]
+pub struct Believed {
+    /// Which message.
+    pub key: MessageKey,
+    /// Its status.
+    pub status: Status,
+    /// Whether two ends of different kind were heard.
+    pub has_conflict: bool,
+    /// The provider's error code, where it gave one.
+    pub error_code: Option<String>,
+}
+
+/// Stores what is believed of locked messages.
+pub async fn save_believed(tx: &mut SystemTx, believed: &[Believed]) -> StoreResult<()> {
+    if believed.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<MessageKey> = believed.iter().map(|b| b.key).collect();
+    let (tenant_ids, ids): (Vec<Uuid>, Vec<Uuid>) = MessageKey::columns(&keys);
+    let words: Vec<&str> = believed.iter().map(|b| b.status.as_str()).collect();
+    let ranks: Vec<i16> = believed.iter().map(|b| b.status.rank()).collect();
+    let conflicts: Vec<bool> = believed.iter().map(|b| b.has_conflict).collect();
+    let error_codes: Vec<Option<&str>> = believed.iter().map(|b| b.error_code.as_deref()).collect();
+    query!(
+        r#"
+        UPDATE messages m
+        SET status = u.status, status_rank = u.rank, status_at = app_now(), status_conflict = u.has_conflict,
+            error_code = COALESCE(u.error_code, m.error_code)
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::smallint[], $5::boolean[], $6::text[])
+             AS u (tenant_id, id, status, rank, has_conflict, error_code)
+        WHERE m.tenant_id = u.tenant_id AND m.id = u.id
+        "#,
+        &tenant_ids,
+        &ids,
+        &words as &[&str],
+        &ranks,
+        &conflicts,
+        &error_codes as &[Option<&str>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
