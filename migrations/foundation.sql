@@ -13,8 +13,9 @@ begin
       end if;
     exception when duplicate_object or unique_violation then null;   -- another database of this server was faster
     end;
-    -- A superuser is a member of everything already.
-    if not (select rolsuper from pg_roles where rolname = current_user) and not pg_has_role(current_user, r, 'member') then
+    -- A superuser is a member of everything already. Since 16, who makes a role may give it away but not take it on.
+    if not (select rolsuper from pg_roles where rolname = current_user)
+       and not pg_has_role(current_user, r, case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end) then
       execute format('grant %I to current_user', r);
     end if;
   end loop;

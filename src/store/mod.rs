@@ -13,6 +13,7 @@ pub mod incarnations;
 pub mod lanes;
 pub mod mappings;
 pub mod messages;
+pub mod migrate;
 pub mod release;
 pub mod schedules;
 pub mod senders;

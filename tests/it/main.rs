@@ -1,6 +1,11 @@
 //! The one integration binary: each further one would be another 100 MB to link.
 
 #![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+#![expect(
     unreachable_pub,
     reason = "nothing of a test binary can be reached from outside; the stories share by `pub`"
 )]
@@ -8,3 +13,4 @@
 mod harness;
 
 mod launcher;
+mod migrate;

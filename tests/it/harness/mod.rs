@@ -3,6 +3,8 @@
 //! Nothing here sleeps for luck: [`eventually`] asks for a fact until it holds, and [`within`] ends what
 //! hangs and says what was waited for.
 
+pub mod db;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +16,9 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 
 /// Runs `future`, or panics after `secs` and says what was waited for.
 pub async fn within<T>(secs: u64, what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(secs), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("still waiting after {secs} s: {what}"),
-    }
+    tokio::time::timeout(Duration::from_secs(secs), future)
+        .await
+        .unwrap_or_else(|_| panic!("still waiting after {secs} s: {what}"))
 }
 
 /// Asks until the answer is yes, or panics and says what was waited for.

@@ -1,0 +1,332 @@
+//! Databases of the tests: one server per test process, one database per test.
+//!
+//! The server is not durable, since nobody wants its databases afterwards; a test that restarts one takes
+//! a [`Cluster`] of its own. No server and no directory outlives the test process, however that ends: a
+//! watchdog waits for it and cleans up.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use engageninja::clock::Clock;
+use engageninja::dev::postgres::{Durability, Launch, Server};
+use engageninja::store::migrate::migrate;
+use engageninja::store::{Db, DbOptions};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use tokio::sync::OnceCell;
+
+use super::{TempDir, within};
+
+/// Connections a pool of a test may open; tests run beside each other.
+const POOL_CONNECTIONS_MAX: u32 = 8;
+
+/// Ends the server of `$1` and removes the directory when its input ends: when we do.
+const WATCHDOG: &str = r#"
+read -r _
+for file in "$1"/data/pg/data-*/postmaster.pid; do
+  pid=$(head -n 1 "$file" 2>/dev/null) || continue
+  kill -INT "$pid" 2>/dev/null
+  while kill -0 "$pid" 2>/dev/null && [ -e "$file" ]; do sleep 0.05; done
+done
+rm -rf "$(readlink -f "$1/data/pg")" "$1"
+"#;
+
+static SHARED: OnceCell<Shared> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// The server of this process, with a migrated database to copy.
+struct Shared {
+    cluster: Cluster,
+    split: OnceCell<()>,
+}
+
+/// `control` and `cell` together, as most installations have them.
+const TEMPLATE: &str = "template_both";
+const TEMPLATE_CONTROL: &str = "template_control";
+const TEMPLATE_CELL: &str = "template_cell";
+
+impl Shared {
+    async fn get() -> &'static Self {
+        SHARED
+            .get_or_init(|| async {
+                let cluster = Cluster::dedicated(false).await;
+                cluster.create(TEMPLATE, None).await;
+                let options = cluster.options(TEMPLATE);
+                migrate(&options, &options).await.unwrap();
+                Self {
+                    cluster,
+                    split: OnceCell::new(),
+                }
+            })
+            .await
+    }
+
+    /// Makes the two templates that hold one schema each.
+    async fn make_split_templates(&self) {
+        self.split
+            .get_or_init(|| async {
+                self.cluster.create(TEMPLATE_CONTROL, None).await;
+                self.cluster.create(TEMPLATE_CELL, None).await;
+                let control = self.cluster.options(TEMPLATE_CONTROL);
+                let cell = self.cluster.options(TEMPLATE_CELL);
+                migrate(&control, &cell).await.unwrap();
+            })
+            .await;
+    }
+}
+
+/// A PostgreSQL server of the tests.
+#[derive(Debug)]
+pub struct Cluster {
+    _dir: TempDir,
+    launch: Launch,
+    server: Option<Server>,
+    options: PgConnectOptions,
+    watchdog: Child,
+}
+
+impl Cluster {
+    /// A server that the caller may stop, crash and start again; `durable` if what was committed has to
+    /// survive that.
+    pub async fn dedicated(durable: bool) -> Self {
+        let dir = TempDir::new();
+        let watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog"])
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let launch = Launch {
+            durability: if durable {
+                Durability::Durable
+            } else {
+                Durability::None
+            },
+            settings: vec![
+                ("max_connections".into(), "400".into()),
+                ("shared_buffers".into(), "128MB".into()),
+            ],
+            ..Launch::new(dir.path().join("data"))
+        };
+        let server = start(&launch).await;
+        Self {
+            options: server.options("postgres"),
+            server: Some(server),
+            _dir: dir,
+            launch,
+            watchdog,
+        }
+    }
+
+    /// How to reach a database of it as superuser; the same after a restart.
+    pub fn options(&self, database: &str) -> PgConnectOptions {
+        self.options.clone().database(database)
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> i32 {
+        self.server.as_ref().expect("the server runs").pid()
+    }
+
+    /// Ends it in order.
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            let stopped = tokio::task::spawn_blocking(|| server.stop());
+            within(60, "PostgreSQL stops", stopped)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    /// Ends it as `pg_ctl stop -m immediate` does: the next start recovers.
+    pub async fn crash(&mut self) {
+        if let Some(server) = self.server.take() {
+            let stopped = tokio::task::spawn_blocking(|| server.stop_immediately());
+            within(60, "PostgreSQL stops", stopped)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    /// Starts it again.
+    pub async fn start(&mut self) {
+        self.server = Some(start(&self.launch).await);
+    }
+
+    /// A migrated database of it.
+    pub async fn db(&self) -> TestDb {
+        let name = next_name();
+        self.create(&name, None).await;
+        let options = self.options(&name);
+        migrate(&options, &options).await.unwrap();
+        TestDb::reach(&options, &options, vec![])
+    }
+
+    async fn create(&self, name: &str, template: Option<&str>) {
+        let sql = match template {
+            Some(template) => format!("CREATE DATABASE {name} TEMPLATE {template}"),
+            None => format!("CREATE DATABASE {name}"),
+        };
+        execute(&self.options, sql).await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        // Closes its input; it finds nothing to end and removes the directory, which may lie elsewhere.
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+async fn start(launch: &Launch) -> Server {
+    let launch = launch.clone();
+    let started = tokio::task::spawn_blocking(move || launch.start());
+    within(120, "PostgreSQL starts", started)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn execute(options: &PgConnectOptions, sql: String) {
+    let mut conn = options.connect().await.unwrap();
+    conn.execute(AssertSqlSafe(sql)).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+fn next_name() -> String {
+    format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A migrated database of one test, and the clock that it and the product agree on.
+#[derive(Debug)]
+pub struct TestDb {
+    options: DbOptions,
+    db: Db,
+    clock: Clock,
+    databases: Vec<PgConnectOptions>,
+    dropped_at_end: Vec<String>,
+}
+
+impl TestDb {
+    /// `control` and `cell` in one database.
+    pub async fn new() -> Self {
+        let shared = Shared::get().await;
+        let name = next_name();
+        shared.cluster.create(&name, Some(TEMPLATE)).await;
+        let options = shared.cluster.options(&name);
+        Self::reach(&options, &options, vec![name])
+    }
+
+    /// `control` and `cell` in two databases, so that whatever mixes them fails.
+    pub async fn split() -> Self {
+        let shared = Shared::get().await;
+        shared.make_split_templates().await;
+        let names = vec![next_name(), next_name()];
+        shared
+            .cluster
+            .create(&names[0], Some(TEMPLATE_CONTROL))
+            .await;
+        shared.cluster.create(&names[1], Some(TEMPLATE_CELL)).await;
+        let control = shared.cluster.options(&names[0]);
+        let cell = shared.cluster.options(&names[1]);
+        Self::reach(&control, &cell, names)
+    }
+
+    /// An empty database, for the tests of `migrate` itself: its options as superuser.
+    pub async fn unmigrated() -> (Self, PgConnectOptions) {
+        let shared = Shared::get().await;
+        let name = next_name();
+        shared.cluster.create(&name, None).await;
+        let options = shared.cluster.options(&name);
+        (Self::reach(&options, &options, vec![name]), options)
+    }
+
+    fn reach(
+        control: &PgConnectOptions,
+        cell: &PgConnectOptions,
+        dropped_at_end: Vec<String>,
+    ) -> Self {
+        let clock = Clock::default();
+        let options = DbOptions {
+            control: control.clone(),
+            pool_connections_max: POOL_CONNECTIONS_MAX,
+            ..DbOptions::single(cell)
+        };
+        Self {
+            db: Db::new(&options, clock.clone()),
+            options,
+            clock,
+            databases: vec![control.clone(), cell.clone()],
+            dropped_at_end,
+        }
+    }
+
+    /// The ways into it.
+    pub fn db(&self) -> Db {
+        self.db.clone()
+    }
+
+    /// How to reach it, for a process of its own.
+    pub fn options(&self) -> DbOptions {
+        self.options.clone()
+    }
+
+    /// The clock of [`TestDb::db`].
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    /// Moves time on: `app_now()` of every new session, of every connection as it leaves a pool of
+    /// [`TestDb::db`], and the clock in Rust.
+    pub async fn advance(&self, by: Duration) {
+        let offset = self.clock.offset() + TimeDelta::from_std(by).unwrap();
+        let micros = offset.num_microseconds().unwrap();
+        for options in &self.databases {
+            let database = options.get_database().unwrap();
+            let sql = format!(
+                "ALTER DATABASE {database} SET engageninja.clock_offset = '{micros} microseconds'"
+            );
+            execute(options, sql).await;
+        }
+        self.clock.set_offset(offset);
+    }
+
+    /// Runs statements as superuser in the cell's database, for what the product has no way to do.
+    pub async fn execute(&self, sql: &str) {
+        execute(&self.options.cell, sql.to_owned()).await;
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let names = std::mem::take(&mut self.dropped_at_end);
+        let Some(shared) = SHARED.get().filter(|_| !names.is_empty()) else {
+            return;
+        };
+        let admin = shared.cluster.options.clone();
+        // A thread, since a test's runtime cannot wait here; nobody waits for it, as the server goes soon.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let Ok(mut conn) = admin.connect().await else {
+                    return;
+                };
+                for name in names {
+                    let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                    let _ = conn.execute(AssertSqlSafe(sql)).await;
+                }
+            });
+        });
+    }
+}
