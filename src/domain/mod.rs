@@ -14,7 +14,9 @@
 pub mod attempt;
 pub mod campaign;
 pub mod channel;
+pub mod contact;
 pub mod counts;
+pub mod csv_file;
 pub mod email;
 pub mod holds;
 pub mod ids;
