@@ -4,12 +4,13 @@ create table partition_rules (
   parent text primary key, unit text not null check (unit in ('uuid_week', 'date_day')),
   ahead int not null, keep interval, options text not null default '');
 comment on table partition_rules is 'How maintain_partitions() cuts each table, and how long it keeps a piece (null: for ever).';
+-- More than ten weeks ahead: an installation whose scheduler has been dead for that long refuses nothing.
 insert into partition_rules (parent, unit, ahead, keep, options) values
-  ('messages',           'uuid_week',  9, '400 days', 'fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02'),
-  ('message_bodies',     'uuid_week',  9, '90 days',  ''),
-  ('send_attempts',      'uuid_week',  9, '400 days', 'fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02'),
-  ('message_events',     'uuid_week',  9, '400 days', ''),
-  ('provider_events',    'date_day',  60, '30 days',  'fillfactor = 80');
+  ('messages',           'uuid_week', 10, '400 days', 'fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02'),
+  ('message_bodies',     'uuid_week', 10, '90 days',  ''),
+  ('send_attempts',      'uuid_week', 10, '400 days', 'fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02'),
+  ('message_events',     'uuid_week', 10, '400 days', ''),
+  ('provider_events',    'date_day',  74, '30 days',  'fillfactor = 80');
 create function partition_start(relname name) returns timestamptz
 language sql stable as $$
   select case when relname ~ '_[0-9]{8}$' then (to_date(right(relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC') end

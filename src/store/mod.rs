@@ -17,6 +17,7 @@ pub mod migrate;
 pub mod release;
 pub mod schedules;
 pub mod senders;
+pub mod startup;
 pub mod statuses;
 pub mod tx;
 

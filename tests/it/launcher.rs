@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
+use crate::harness::db::Cluster;
 use crate::harness::{TempDir, eventually, within};
 
 fn quick(dir: &TempDir) -> Launch {
@@ -50,10 +51,21 @@ fn a_program_that_stays() {
     }
 }
 
-/// Runs [`a_program_that_stays`] in `dir`, until its server answers.
-fn run_program_that_stays(dir: &Path) -> (Child, i32) {
+/// The test process that is killed: makes a cluster as every test does, says so and stays.
+#[tokio::test]
+#[ignore = "run by no_server_outlives_a_killed_test_process, in a process of its own"]
+async fn a_test_that_stays() {
+    let cluster = Cluster::dedicated(false).await;
+    println!("\nserver {}", cluster.pid());
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Runs the ignored test `name` of this file in `dir`, until its server answers.
+fn run(name: &str, dir: &Path) -> (Child, i32) {
     let mut program = Command::new(std::env::current_exe().unwrap())
-        .args(["launcher::a_program_that_stays", "--exact"])
+        .args([&format!("launcher::{name}"), "--exact"])
         .args(["--ignored", "--nocapture"])
         .current_dir(dir)
         .stdout(Stdio::piped())
@@ -83,7 +95,7 @@ async fn a_second_start_on_one_directory_is_refused_and_names_the_first() {
 #[tokio::test]
 async fn an_orphan_of_a_killed_program_is_taken_over() {
     let dir = TempDir::new();
-    let (mut program, pid) = run_program_that_stays(dir.path());
+    let (mut program, pid) = run("a_program_that_stays", dir.path());
     program.kill().unwrap();
     program.wait().unwrap();
 
@@ -212,4 +224,38 @@ async fn programs_that_are_not_there_or_too_new_are_named() {
     std::fs::create_dir_all(dir.path().join("data/pg/data-9")).unwrap();
     let said = start(&quick(&dir)).await.unwrap_err().to_string();
     assert!(said.contains("PostgreSQL 9"), "{said}");
+}
+
+#[tokio::test]
+async fn no_server_outlives_a_killed_test_process() {
+    let dir = TempDir::new();
+    let (mut program, pid) = run("a_test_that_stays", dir.path());
+
+    program.kill().unwrap();
+    program.wait().unwrap();
+
+    eventually("the server is gone", || async move {
+        kill(Pid::from_raw(pid), None).is_err()
+    })
+    .await;
+}
+
+/// What a test of the whole product stands on: pools that were open before a crash work after it.
+#[tokio::test]
+async fn a_dedicated_cluster_keeps_what_was_committed_before_a_crash() {
+    let mut cluster = Cluster::dedicated(true).await;
+    let db = cluster.db().await;
+    let before = db.db();
+    db.execute("CREATE TABLE public.kept AS SELECT 1 AS one")
+        .await;
+
+    cluster.crash().await;
+    cluster.start().await;
+    db.execute("DROP TABLE public.kept").await;
+    cluster.stop().await;
+    cluster.start().await;
+
+    within(30, "a transaction", before.system().begin())
+        .await
+        .unwrap();
 }

@@ -12,5 +12,7 @@
 
 mod harness;
 
+mod catalogue;
 mod launcher;
 mod migrate;
+mod startup;

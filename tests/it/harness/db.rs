@@ -4,6 +4,7 @@
 //! a [`Cluster`] of its own. No server and no directory outlives the test process, however that ends: a
 //! watchdog waits for it and cleans up.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -95,6 +96,8 @@ impl Cluster {
         let watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(dir.path())
+            // Ctrl-C ends us, and must not end it.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
