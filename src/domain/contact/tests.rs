@@ -108,7 +108,7 @@ fn a_row_that_is_not_a_contact_is_refused_with_its_reason() {
         ("1,2,3,4,5,6,7\n", "malformed_row", None, "7 fields"),
         // The row's country: no such number there.
         (
-            "2057481542,,,,DE,\n",
+            "2057481542,,,,FR,\n",
             "invalid_phone",
             Some("phone"),
             "number",
