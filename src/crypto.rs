@@ -1,1 +1,3 @@
 //! Keys: the ring that seals secrets, and the key that never rotates.
+
+pub mod mac;
