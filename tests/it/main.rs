@@ -15,4 +15,5 @@ mod harness;
 mod catalogue;
 mod launcher;
 mod migrate;
+mod queue_conformance;
 mod startup;

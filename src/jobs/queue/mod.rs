@@ -6,8 +6,25 @@
 //!
 //! What lies behind the door is for `jobs` alone.
 
+pub mod admin;
+mod backend;
+mod backoff;
+mod claim;
+mod complete;
+mod counters;
+mod engine;
 mod enqueue;
 mod fence;
+mod fetch;
+mod layer;
+mod lease;
+mod slots;
+mod sweep;
+mod ticket;
+mod trouble;
+mod tuning;
+mod wake;
+mod worker;
 
 use std::time::Duration;
 
@@ -15,8 +32,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+pub use backend::{Decoded, Order, PgBackend};
+pub use backoff::Backoff;
+pub use counters::Totals;
+pub use engine::{Announcer, Drained, Engine, EngineConfig, QueueSpec};
 pub use enqueue::{EnqueueIn, IntoJobs, enqueue};
 pub use fence::Fence;
+pub use layer::{Answer, Complete, CompleteLayer};
+pub use tuning::Tuning;
+pub use wake::{Announced, Announcements, Ear};
+pub use worker::{Delivered, Handlers, KindSpec, Runner, Workers};
 
 /// What a job carries: ids, never content and never a secret.
 pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {

@@ -1,0 +1,236 @@
+//! The two brooms of a process: one makes due jobs ready, one rescues the jobs of dead workers.
+//!
+//! Every process has both and `SKIP LOCKED` keeps them apart. Each looks from where it looked last, a little
+//! further back, since entries of finished rows stay in the index while anybody holds a snapshot; once per
+//! [`Tuning::net_every`](super::Tuning::net_every) it looks at everything.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, query_as};
+use tracing::warn;
+
+use super::engine::Core;
+use super::trouble::{Trouble, spread};
+use super::tuning::{LOOK_BACK_SECS, SWEEP_MAX};
+
+/// What one stroke found.
+#[derive(Debug)]
+struct Swept {
+    /// Rows it took up, at most [`SWEEP_MAX`].
+    found: i64,
+    /// Rows that went to the dead jobs.
+    dead: i64,
+    /// The queues that have something ready now, and from which id on.
+    queues: Vec<String>,
+    lowest_ids: Vec<i64>,
+    /// The database's time, to start from next time.
+    looked_at: DateTime<Utc>,
+}
+
+/// Where the next look starts.
+struct Since {
+    at: DateTime<Utc>,
+    net_at: Instant,
+}
+
+impl Since {
+    fn new() -> Self {
+        Self {
+            at: DateTime::UNIX_EPOCH,
+            net_at: Instant::now(),
+        }
+    }
+
+    fn start(&mut self, net_every: Duration) -> DateTime<Utc> {
+        if self.net_at.elapsed() >= net_every {
+            *self = Self::new();
+        }
+        self.at
+    }
+
+    /// Only a look that reached the end moves the start.
+    fn looked(&mut self, swept: &Swept) {
+        if swept.found < SWEEP_MAX {
+            let back = Duration::from_secs_f64(LOOK_BACK_SECS);
+            self.at = self.at.max(swept.looked_at - back);
+        }
+    }
+}
+
+/// Makes due jobs ready until the engine has ended.
+pub(super) async fn promote_due(core: Arc<Core>) {
+    let mut trouble = Trouble::new("promote", &core.tuning);
+    let mut since = Since::new();
+    loop {
+        match promote(&core.system_pool, since.start(core.tuning.net_every)).await {
+            Ok(swept) => {
+                trouble.over();
+                since.looked(&swept);
+                announce(&core, &swept);
+                core.counters.promoted(swept.found as u64);
+                rest(core.tuning.promote_every, &swept).await;
+            }
+            Err(error) => trouble.wait(&error).await,
+        }
+    }
+}
+
+/// Rescues the jobs of dead workers until the engine has ended.
+pub(super) async fn rescue_expired(core: Arc<Core>) {
+    let mut trouble = Trouble::new("rescue", &core.tuning);
+    let mut since = Since::new();
+    loop {
+        match rescue(&core, since.start(core.tuning.net_every)).await {
+            Ok(swept) => {
+                since.looked(&swept);
+                announce(&core, &swept);
+                report(&core, &swept);
+                rest(core.tuning.sweep_every, &swept).await;
+            }
+            Err(error) => {
+                trouble.wait(&error).await;
+                let_the_living_renew(&core, &mut trouble).await;
+                since = Since::new();
+            }
+        }
+    }
+}
+
+/// While the database was away nobody could renew. Whoever is alive goes first when it is back.
+async fn let_the_living_renew(core: &Core, trouble: &mut Trouble) {
+    while let Err(error) = core.system_pool.acquire().await {
+        trouble.wait(&error).await;
+    }
+    trouble.over();
+    tokio::time::sleep(core.tuning.sweep_grace).await;
+}
+
+fn report(core: &Core, swept: &Swept) {
+    if swept.found == 0 {
+        return;
+    }
+    let rescued = swept.found - swept.dead;
+    core.counters.rescued(rescued as u64);
+    core.counters.dead(swept.dead as u64);
+    warn!(
+        rescued,
+        dead = swept.dead,
+        "jobs of workers that gave no sign of life"
+    );
+}
+
+async fn rest(every: Duration, swept: &Swept) {
+    if swept.found < SWEEP_MAX {
+        tokio::time::sleep(spread(every, 0.8, 1.2)).await;
+    }
+}
+
+fn announce(core: &Core, swept: &Swept) {
+    for (queue, lowest_id) in swept.queues.iter().zip(&swept.lowest_ids) {
+        core.board.announce(queue, *lowest_id);
+    }
+}
+
+async fn promote(pool: &PgPool, since: DateTime<Utc>) -> Result<Swept, sqlx::Error> {
+    query_as!(
+        Swept,
+        r#"
+        WITH clock AS MATERIALIZED (
+            SELECT app_now() AS at
+        ),
+        due AS MATERIALIZED (
+            SELECT j.id
+            FROM jobs j
+            WHERE j.state = 2 AND j.run_at <= (SELECT at FROM clock) AND j.run_at >= $1
+            ORDER BY j.run_at
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        ),
+        ready AS (
+            UPDATE jobs j
+            -- A new id, so that the ids of what is ready only grow.
+            SET id = DEFAULT, state = 0
+            FROM due
+            WHERE j.id = due.id
+            RETURNING j.queue, j.id
+        ),
+        queues AS (
+            SELECT queue, min(id) AS lowest_id FROM ready GROUP BY queue
+        )
+        SELECT
+            (SELECT count(*) FROM due) AS "found!",
+            0::bigint AS "dead!",
+            coalesce((SELECT array_agg(queue ORDER BY queue) FROM queues), '{}') AS "queues!",
+            coalesce((SELECT array_agg(lowest_id ORDER BY queue) FROM queues), '{}') AS "lowest_ids!",
+            (SELECT at FROM clock) AS "looked_at!"
+        "#,
+        since,
+        SWEEP_MAX,
+    )
+    .fetch_one(pool)
+    .await
+}
+
+async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error> {
+    query_as!(
+        Swept,
+        r#"
+        WITH clock AS MATERIALIZED (
+            SELECT app_now() AS at
+        ),
+        expired AS MATERIALIZED (
+            SELECT j.id,
+                CASE
+                    WHEN j.starts >= $3 THEN 'started ' || j.starts || ' times and never ended'
+                    WHEN j.attempt >= j.max_attempts THEN 'its worker died on the last attempt'
+                END AS reason
+            FROM jobs j
+            WHERE j.state = 1 AND j.lease_until <= (SELECT at FROM clock) AND j.lease_until >= $1
+                -- A server that has just come back: living workers renew first.
+                AND (SELECT at FROM clock) >= pg_postmaster_start_time() + make_interval(secs => $4)
+            ORDER BY j.lease_until
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        ),
+        ready AS (
+            UPDATE jobs j
+            -- A new id: what the dead worker may still say names one that is gone.
+            SET id = DEFAULT, state = 0, lease = NULL, lease_until = NULL, last_error = 'lease expired'
+            FROM expired
+            WHERE j.id = expired.id AND expired.reason IS NULL
+            RETURNING j.queue, j.id
+        ),
+        gone AS (
+            DELETE FROM jobs j
+            USING expired
+            WHERE j.id = expired.id AND expired.reason IS NOT NULL
+            RETURNING j.*, expired.reason
+        ),
+        buried AS (
+            INSERT INTO dead_jobs
+                (id, queue, kind, lane, priority, unique_key, payload, attempt, starts, reason, last_error, created_at, died_at)
+            SELECT id, queue, kind, lane, priority, unique_key, payload, attempt, starts, reason, last_error,
+                created_at, (SELECT at FROM clock)
+            FROM gone
+            RETURNING id
+        ),
+        queues AS (
+            SELECT queue, min(id) AS lowest_id FROM ready GROUP BY queue
+        )
+        SELECT
+            (SELECT count(*) FROM expired) AS "found!",
+            (SELECT count(*) FROM buried) AS "dead!",
+            coalesce((SELECT array_agg(queue ORDER BY queue) FROM queues), '{}') AS "queues!",
+            coalesce((SELECT array_agg(lowest_id ORDER BY queue) FROM queues), '{}') AS "lowest_ids!",
+            (SELECT at FROM clock) AS "looked_at!"
+        "#,
+        since,
+        SWEEP_MAX,
+        core.tuning.starts_max,
+        core.tuning.sweep_grace.as_secs_f64(),
+    )
+    .fetch_one(&core.system_pool)
+    .await
+}
