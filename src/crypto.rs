@@ -1,3 +1,4 @@
 //! Keys: the ring that seals secrets, and the key that never rotates.
 
 pub mod mac;
+pub mod password;

@@ -11,4 +11,6 @@ pub mod store;
 
 pub mod jobs;
 
+pub mod api;
+
 pub mod dev;

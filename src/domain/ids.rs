@@ -11,6 +11,7 @@ macro_rules! uuid_newtypes {
         $(#[$doc])*
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type,
+            poem_openapi::NewType,
         )]
         #[serde(transparent)]
         #[sqlx(transparent)]

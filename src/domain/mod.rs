@@ -11,6 +11,7 @@
 //! - **bucket**: a rate limit; **halt**: a sender that must not send for now.
 //! - **phase**: where a message is with us; **status**: what the provider says of it.
 
+pub mod actor;
 pub mod attempt;
 pub mod campaign;
 pub mod channel;

@@ -8,6 +8,7 @@ pub mod attempts;
 pub mod audience;
 pub mod campaign_counts;
 pub mod campaigns;
+pub mod control;
 pub mod demo_ledger;
 pub mod incarnations;
 pub mod lanes;
@@ -19,6 +20,7 @@ pub mod schedules;
 pub mod senders;
 pub mod startup;
 pub mod statuses;
+pub mod tenants;
 pub mod tx;
 
 use std::sync::Arc;

@@ -12,8 +12,12 @@
 
 mod harness;
 
+mod api_conventions;
 mod catalogue;
+mod keys;
 mod launcher;
 mod migrate;
+mod openapi;
 mod queue_conformance;
+mod sessions;
 mod startup;

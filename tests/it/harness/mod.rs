@@ -3,6 +3,7 @@
 //! Nothing here sleeps for luck: [`eventually`] asks for a fact until it holds, and [`within`] ends what
 //! hangs and says what was waited for.
 
+pub mod app;
 pub mod db;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,226 @@
+//! Who makes a request: a session's cookie or an API key, turned into an [`Actor`].
+//!
+//! A key in the header `Authorization` wins over a cookie. With a cookie, a method that changes something must come
+//! from our own pages: browsers send the cookie along from everywhere.
+
+use poem::http::uri::Authority;
+use poem::http::{Method, header};
+use poem::{Request, RequestBody};
+use poem_openapi::registry::{MetaSecurityScheme, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+
+use super::problem::{ApiError, ApiResult, ProblemType};
+use super::state::ApiState;
+use crate::crypto::password::token_hash;
+use crate::domain::actor::{Actor, Who};
+use crate::store::control::{api_keys, sessions};
+
+/// The cookie of a session.
+pub const COOKIE: &str = "engageninja_session";
+/// How every API key begins.
+pub const KEY_PREFIX: &str = "en_";
+
+const SESSION_SCHEME: &str = "session";
+const KEY_SCHEME: &str = "api_key";
+
+impl<'a> ApiExtractor<'a> for Actor {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        register_session(registry);
+        registry.create_security_scheme(
+            KEY_SCHEME,
+            MetaSecurityScheme {
+                ty: "http",
+                description: Some(
+                    "A key of the tenant, made at POST /keys: `Authorization: Bearer en_…`.",
+                ),
+                name: None,
+                key_in: None,
+                scheme: Some("bearer"),
+                bearer_format: None,
+                flows: None,
+                openid_connect_url: None,
+            },
+        );
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![SESSION_SCHEME, KEY_SCHEME]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        Ok(authenticate(request).await?)
+    }
+}
+
+/// The session that a request's cookie names, for what concerns the session itself.
+#[derive(Debug)]
+pub struct SessionToken(pub [u8; 32]);
+
+impl<'a> ApiExtractor<'a> for SessionToken {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        register_session(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![SESSION_SCHEME]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let hash = cookie_hash(request).ok_or_else(ApiError::unauthenticated)?;
+        authenticate_session(state(request)?, request, hash).await?;
+        Ok(Self(hash))
+    }
+}
+
+fn register_session(registry: &mut Registry) {
+    registry.create_security_scheme(
+        SESSION_SCHEME,
+        MetaSecurityScheme {
+            ty: "apiKey",
+            description: Some("The cookie that POST /sessions sets, for browsers."),
+            name: Some(COOKIE),
+            key_in: Some("cookie"),
+            scheme: None,
+            bearer_format: None,
+            flows: None,
+            openid_connect_url: None,
+        },
+    );
+}
+
+async fn authenticate(request: &Request) -> ApiResult<Actor> {
+    let state = state(request)?;
+    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+        let key = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, key)| key.trim())
+            .filter(|key| key.starts_with(KEY_PREFIX))
+            .ok_or_else(ApiError::unauthenticated)?;
+        return authenticate_key(state, key).await;
+    }
+    let hash = cookie_hash(request).ok_or_else(ApiError::unauthenticated)?;
+    authenticate_session(state, request, hash).await
+}
+
+async fn authenticate_key(state: &ApiState, key: &str) -> ApiResult<Actor> {
+    let mut tx = state.db.control_system().begin().await?;
+    let key = api_keys::find_live_key(&mut tx, &token_hash(key))
+        .await?
+        .ok_or_else(ApiError::unauthenticated)?;
+    if key.is_use_stale {
+        api_keys::mark_used(&mut tx, key.tenant_id, key.id).await?;
+    }
+    tx.commit().await?;
+    require_active(&key.tenant_status)?;
+    Ok(Actor {
+        tenant_id: key.tenant_id,
+        who: Who::ApiKey(key.id),
+        role: key.role,
+    })
+}
+
+async fn authenticate_session(
+    state: &ApiState,
+    request: &Request,
+    hash: [u8; 32],
+) -> ApiResult<Actor> {
+    if !is_safe(request.method()) {
+        require_own_origin(request)?;
+    }
+    let mut tx = state.db.control_system().begin().await?;
+    let session = sessions::find_session(&mut tx, &hash)
+        .await?
+        .ok_or_else(ApiError::unauthenticated)?;
+    if session.is_use_stale {
+        sessions::mark_seen(&mut tx, &hash).await?;
+    }
+    tx.commit().await?;
+    require_active(&session.tenant_status)?;
+    Ok(Actor {
+        tenant_id: session.tenant_id,
+        who: Who::User(session.user_id),
+        role: session.role,
+    })
+}
+
+fn state(request: &Request) -> ApiResult<&ApiState> {
+    request
+        .data::<ApiState>()
+        .ok_or_else(|| ApiError::internal("the state is not attached to the route"))
+}
+
+fn cookie_hash(request: &Request) -> Option<[u8; 32]> {
+    // Read by hand: whatever else a browser has for this host must not get in the way.
+    request
+        .headers()
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE)
+        .map(|(_, token)| token_hash(token))
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+fn require_active(status: &str) -> ApiResult<()> {
+    if status == "active" {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ProblemType::TenantInactive,
+        format!("This tenant is {status}. Write to the operator of this installation."),
+    ))
+}
+
+/// The scheme of the page that a browser sent the request from, when it is a page of ours.
+///
+/// Ours means: the same host and port as the request itself was sent to.
+pub fn own_origin_scheme(request: &Request) -> Option<&str> {
+    let origin = request.headers().get(header::ORIGIN)?.to_str().ok()?;
+    let (scheme, authority) = origin.split_once("://")?;
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok())
+        .or_else(|| request.uri().authority().map(Authority::as_str))?;
+    (authority.eq_ignore_ascii_case(host) && matches!(scheme, "http" | "https")).then_some(scheme)
+}
+
+/// Goes on only when the request's page is ours.
+///
+/// # Errors
+/// 403, also without any `Origin`: browsers always send one with such a method.
+pub fn require_own_origin(request: &Request) -> ApiResult<()> {
+    if own_origin_scheme(request).is_some() {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ProblemType::ForeignOrigin,
+        "With a session's cookie, changes are taken from pages of this address alone. Programs use an API key.",
+    ))
+}

@@ -1,0 +1,60 @@
+//! Whether this process lives and can work, and its metrics. Outside the document: machines of the operator ask.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use poem::http::{StatusCode, header};
+use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route, endpoint, get};
+use serde_json::json;
+
+use super::problem::{ApiError, ApiResult};
+use crate::store::Db;
+use crate::store::control::directory;
+
+/// A database that takes longer to say anything is not ready for requests.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// `/live`: the process answers. `/ready`: it reaches its databases.
+pub fn routes(db: Db) -> Route {
+    let ready = endpoint::make(move |_| {
+        let db = db.clone();
+        async move { Ok::<_, poem::Error>(ready(&db).await?) }
+    });
+    Route::new()
+        .at("/live", get(endpoint::make_sync(|_| ok())))
+        .at("/ready", get(ready))
+}
+
+/// What the admin address serves: health, and the metrics in Prometheus' text format.
+pub fn admin(db: Db, metrics: PrometheusHandle) -> impl Endpoint<Output = Response> {
+    let metrics = endpoint::make_sync(move |_| {
+        Response::builder()
+            .header(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )
+            .body(metrics.render())
+    });
+    Route::new()
+        .nest("/health", routes(db))
+        .at("/metrics", get(metrics))
+        .map_to_response()
+}
+
+async fn ready(db: &Db) -> ApiResult<Response> {
+    match tokio::time::timeout(PATIENCE, ask(db)).await {
+        Ok(answer) => answer.map(|()| ok()),
+        Err(elapsed) => Err(ApiError::unavailable(5).with_source(elapsed)),
+    }
+}
+
+async fn ask(db: &Db) -> ApiResult<()> {
+    directory::ping(&mut db.control_system().begin().await?).await?;
+    Ok(())
+}
+
+fn ok() -> Response {
+    poem::web::Json(json!({ "status": "ok" }))
+        .with_status(StatusCode::OK)
+        .into_response()
+}

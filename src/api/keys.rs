@@ -1,0 +1,199 @@
+//! Keys of a tenant's programs: made, listed, revoked.
+
+use chrono::{DateTime, Utc};
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{Enum, Object, OpenApi};
+use uuid::Uuid;
+
+use super::Tag;
+use super::auth::KEY_PREFIX;
+use super::body::Body;
+use super::page::{Page, PageRequest};
+use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::reply::{Created, Done};
+use super::state::ApiState;
+use crate::crypto::password::{random_token, token_hash};
+use crate::domain::actor::{Actor, Permission, Role};
+use crate::domain::ids::ApiKeyId;
+use crate::store::control::api_keys::{self, ApiKey, NewApiKey};
+
+/// Characters of a key that are kept readable, so that people recognise it.
+const PREFIX_CHARS: usize = KEY_PREFIX.len() + 8;
+
+/// The operations on keys.
+#[derive(Debug)]
+pub struct Keys {
+    state: ApiState,
+}
+
+/// What a key may be; it never owns a tenant.
+#[derive(Debug, Clone, Copy, Enum)]
+#[oai(rename_all = "snake_case")]
+enum KeyRole {
+    /// Looks.
+    Viewer,
+    /// Works with contacts, templates and campaigns.
+    Sender,
+    /// Sets up, and manages keys.
+    Admin,
+}
+
+/// A key to make.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields, skip_serializing_if_is_none)]
+struct NewKey {
+    /// What people call it.
+    #[oai(validator(min_length = 1, max_length = 100))]
+    name: String,
+    /// What it may do.
+    role: KeyRole,
+    /// When it ends by itself; never when absent.
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// A key as lists show it.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+struct KeyView {
+    /// Its id.
+    id: ApiKeyId,
+    /// What people call it.
+    name: String,
+    /// The first characters, by which people recognise it.
+    prefix: String,
+    /// What it may do.
+    role: Role,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+    /// When it was last used, to the minute.
+    last_used_at: Option<DateTime<Utc>>,
+    /// When it ends by itself.
+    expires_at: Option<DateTime<Utc>>,
+    /// When somebody ended it.
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+/// A new key with its secret, which is never shown again.
+#[derive(Debug, Object)]
+struct CreatedKey {
+    /// The key.
+    key: KeyView,
+    /// What to send as `Authorization: Bearer …`. We keep only a fingerprint and cannot show it again.
+    secret: String,
+}
+
+#[OpenApi(tag = "Tag::Keys")]
+impl Keys {
+    /// Make a key.
+    ///
+    /// The answer holds the secret, once.
+    #[oai(path = "/keys", method = "post", operation_id = "create_key")]
+    async fn create_key(&self, actor: Actor, body: Body<NewKey>) -> ApiResult<Created<CreatedKey>> {
+        actor.require(Permission::ManageKeys)?;
+        self.require_future(body.0.expires_at)?;
+        let secret = format!("{KEY_PREFIX}{}", random_token());
+
+        let mut tx = self.state.db.control(actor.tenant_id).begin().await?;
+        let key = NewApiKey {
+            tenant_id: actor.tenant_id,
+            id: ApiKeyId(Uuid::now_v7()),
+            name: body.0.name.trim(),
+            prefix: &secret[..PREFIX_CHARS],
+            key_hash: &token_hash(&secret),
+            role: body.0.role.into(),
+            created_by: actor.user_id(),
+            expires_at: body.0.expires_at,
+        };
+        let key = api_keys::insert_key(&mut tx, &key).await?;
+        tx.commit().await?;
+        Ok(Created(CreatedKey {
+            key: key.into(),
+            secret,
+        }))
+    }
+
+    /// List keys.
+    ///
+    /// The newest first; keys that ended are listed too.
+    #[oai(path = "/keys", method = "get", operation_id = "list_keys")]
+    async fn list_keys(
+        &self,
+        actor: Actor,
+        /// Rows of the page, 50 when absent.
+        #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<Option<i64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> ApiResult<Json<Page<KeyView>>> {
+        actor.require(Permission::ManageKeys)?;
+        let page = PageRequest::<ApiKeyId>::new("keys", limit.0, cursor.0.as_deref())?;
+        let mut tx = self.state.db.control(actor.tenant_id).begin().await?;
+        let rows =
+            api_keys::list_keys(&mut tx, actor.tenant_id, page.after, page.rows_to_load()).await?;
+        Ok(Json(page.page(rows, |key| key.id)))
+    }
+
+    /// Revoke a key.
+    ///
+    /// It counts no more from the answer on. Revoking it again changes nothing.
+    #[oai(path = "/keys/:key_id", method = "delete", operation_id = "revoke_key")]
+    async fn revoke_key(
+        &self,
+        actor: Actor,
+        /// The key.
+        key_id: Path<ApiKeyId>,
+    ) -> ApiResult<Done> {
+        actor.require(Permission::ManageKeys)?;
+        let mut tx = self.state.db.control(actor.tenant_id).begin().await?;
+        api_keys::mark_revoked(&mut tx, actor.tenant_id, key_id.0).await?;
+        tx.commit().await?;
+        Ok(Done)
+    }
+}
+
+impl Keys {
+    /// On the state of this process.
+    pub fn new(state: ApiState) -> Self {
+        Self { state }
+    }
+
+    fn require_future(&self, expires_at: Option<DateTime<Utc>>) -> ApiResult<()> {
+        if expires_at.is_none_or(|at| at > self.state.clock().now()) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ProblemType::Unprocessable,
+            "The key would have ended already. Choose a later 'expires_at', or leave it out.",
+        )
+        .with_errors(vec![FieldError {
+            field: "expires_at".to_owned(),
+            message: "must be in the future".to_owned(),
+        }]))
+    }
+}
+
+impl From<KeyRole> for Role {
+    fn from(role: KeyRole) -> Self {
+        match role {
+            KeyRole::Viewer => Self::Viewer,
+            KeyRole::Sender => Self::Sender,
+            KeyRole::Admin => Self::Admin,
+        }
+    }
+}
+
+impl From<ApiKey> for KeyView {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id,
+            name: key.name,
+            prefix: key.prefix,
+            role: key.role,
+            created_at: key.created_at,
+            last_used_at: key.last_used_at,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+        }
+    }
+}

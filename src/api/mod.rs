@@ -1,0 +1,107 @@
+//! The HTTP door: everything under `/api`, its document, the health routes and the plain page.
+//!
+//! Each resource is one file. What they share: [`auth`] says who asks, [`body`] reads JSON, [`page`] pages lists,
+//! [`problem`] is the one place where an error becomes HTTP, and the [`gate`] is what every request passes.
+
+pub mod auth;
+pub mod body;
+pub mod document;
+pub mod gate;
+pub mod health;
+pub mod keys;
+pub mod page;
+pub mod problem;
+pub mod reply;
+pub mod routes;
+pub mod sessions;
+pub mod state;
+pub mod throttle;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use poem::listener::TcpAcceptor;
+use poem::web::Html;
+use poem::{Endpoint, EndpointExt, Response, Route, Server, endpoint, get};
+use poem_openapi::Tags;
+use tokio_util::sync::CancellationToken;
+
+use self::gate::Gate;
+use self::routes::Routes;
+use self::state::ApiState;
+
+pub use self::document::openapi_document;
+
+/// How long requests that are under way may take once the process shall end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// A connection on which nothing moves is ended; streams send a sign of life every 15 seconds.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// Groups of operations in the document.
+#[derive(Debug, Tags)]
+pub enum Tag {
+    /// Signing in and out.
+    Sessions,
+    /// Keys of the tenant's programs.
+    Keys,
+}
+
+/// Every resource of the document; a tuple holds at most 16.
+pub type Resources = (sessions::Sessions, keys::Keys);
+
+fn resources(state: &ApiState) -> Resources {
+    (
+        sessions::Sessions::new(state.clone()),
+        keys::Keys::new(state.clone()),
+    )
+}
+
+/// Everything on the public port.
+pub fn app(state: &ApiState) -> impl Endpoint<Output = Response> + use<> {
+    let document = openapi_document();
+    let routes = Routes::from_document(&serde_json::from_str(&document).unwrap_or_default());
+    let docs = document::swagger_page(&document);
+    let page = include_str!("page.html");
+    Route::new()
+        .at("/", get(endpoint::make_sync(move |_| Html(page))))
+        .at(
+            "/api/docs",
+            get(endpoint::make_sync(move |_| Html(docs.clone()))),
+        )
+        .at(
+            "/api/openapi.json",
+            get(endpoint::make_sync(move |_| {
+                Response::builder()
+                    .content_type("application/json")
+                    .body(document.clone())
+            })),
+        )
+        .nest("/api", document::service(resources(state)))
+        .nest("/health", health::routes(state.db.clone()))
+        .data(state.clone())
+        .with(Gate {
+            routes: Arc::new(routes),
+        })
+}
+
+/// Serves the public port until `stop`, then lets requests under way end.
+pub async fn serve(
+    state: ApiState,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    run(app(&state), listener, stop).await
+}
+
+/// Serves any endpoint until `stop`: the admin address too.
+pub async fn run(
+    endpoint: impl Endpoint<Output = Response> + 'static,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
+        .idle_timeout(IDLE)
+        .run_with_graceful_shutdown(endpoint, stop.cancelled_owned(), Some(DRAIN))
+        .await
+}

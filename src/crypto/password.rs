@@ -1,0 +1,91 @@
+//! Passwords and tokens: how they are made, kept and compared.
+//!
+//! A password is kept as argon2id; a token of 256 random bits is kept as its SHA-256, which nobody can guess back.
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+/// Compared with when there is no such user, so that the answer takes as long as for a wrong password. The hash of
+/// random bytes with the same parameters as [`hash_password`] uses.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$mk2WHQwBnCwdtPT6CqXt9A$ZCHUZ9F0swYVtLMMQ7ayhxTaF5VYRUuNhoDPFeeRcKs";
+
+/// A password could not be hashed; only a broken random source or no memory does that.
+#[derive(Debug, thiserror::Error)]
+#[error("password could not be hashed: {0}")]
+pub struct HashError(String);
+
+/// The text to store for a password: argon2id with its parameters and salt.
+///
+/// Takes about 19 MiB and tens of milliseconds; never call it on a thread that serves others.
+pub fn hash_password(password: &SecretString) -> Result<String, HashError> {
+    Argon2::default()
+        .hash_password(password.expose_secret().as_bytes())
+        .map(|hash| hash.to_string())
+        .map_err(|error| HashError(error.to_string()))
+}
+
+/// Whether the password is the stored one. Without a stored one the answer is no, after the same work.
+pub fn verify_password(stored: Option<&str>, password: &SecretString) -> bool {
+    let is_known = stored.is_some();
+    let Ok(hash) = PasswordHash::new(stored.unwrap_or(NOBODY)) else {
+        return false;
+    };
+    let is_right = Argon2::default()
+        .verify_password(password.expose_secret().as_bytes(), &hash)
+        .is_ok();
+    is_known && is_right
+}
+
+/// A new secret of 256 random bits as 43 characters that need no escaping anywhere.
+pub fn random_token() -> String {
+    URL_SAFE_NO_PAD.encode(random_bytes())
+}
+
+/// 32 random bytes.
+pub fn random_bytes() -> [u8; 32] {
+    rand::random()
+}
+
+/// What is stored of a token.
+pub fn token_hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_fits_its_own_hash_alone() {
+        let right = SecretString::from("correct horse");
+        let stored = hash_password(&right).unwrap();
+        assert!(verify_password(Some(&stored), &right));
+        assert!(!verify_password(
+            Some(&stored),
+            &SecretString::from("wrong")
+        ));
+        assert!(!verify_password(None, &right));
+        assert!(!verify_password(Some("rubbish"), &right));
+    }
+
+    /// Otherwise the time taken would tell who has an account.
+    #[test]
+    fn an_unknown_user_costs_what_a_known_one_costs() {
+        let stored = hash_password(&SecretString::from("x")).unwrap();
+        let parameters = |phc: &str| phc.split('$').take(4).collect::<Vec<_>>().join("$");
+        assert_eq!(parameters(NOBODY), parameters(&stored));
+        assert!(PasswordHash::new(NOBODY).is_ok());
+    }
+
+    #[test]
+    fn tokens_differ_and_are_long() {
+        let (a, b) = (random_token(), random_token());
+        assert_ne!(a, b);
+        assert_eq!(a.len(), 43);
+    }
+}

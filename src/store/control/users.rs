@@ -1,0 +1,136 @@
+//! People who sign in.
+
+use sqlx::{query, query_as};
+
+use crate::domain::actor::normalized_login;
+use crate::domain::ids::UserId;
+use crate::store::{ControlTx, StoreError, StoreResult, affected};
+
+/// Somebody who shall be able to sign in.
+#[derive(Debug, Clone)]
+pub struct NewUser<'a> {
+    /// Their id.
+    pub id: UserId,
+    /// Their email; unique however it is capitalised.
+    pub email: &'a str,
+    /// Their name.
+    pub name: &'a str,
+    /// What `crypto::password::hash_password` made.
+    pub password_hash: &'a str,
+}
+
+/// What signing in compares with.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Who it would be.
+    pub id: UserId,
+    /// Absent until an invitation is accepted.
+    pub password_hash: Option<String>,
+}
+
+/// A person as pages show them.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Their email.
+    pub email: String,
+    /// Their name.
+    pub name: String,
+}
+
+/// Adds a person.
+///
+/// # Errors
+/// A constraint error on `users_email_normalized_key` when the email is taken.
+pub async fn insert_user(tx: &mut ControlTx, user: &NewUser<'_>) -> StoreResult<()> {
+    query!(
+        r#"
+        INSERT INTO users (id, email, email_normalized, name, password_hash)
+        VALUES ($1, $2, $3, $4, $5)
+        "#,
+        user.id.0,
+        user.email,
+        normalized_login(user.email),
+        user.name,
+        user.password_hash,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Who signs in with this email; somebody disabled does not.
+pub async fn find_credentials(tx: &mut ControlTx, email: &str) -> StoreResult<Option<Credentials>> {
+    let found = query_as!(
+        Credentials,
+        r#"
+        SELECT id AS "id: UserId", password_hash
+        FROM users
+        WHERE email_normalized = $1 AND NOT is_disabled
+        "#,
+        normalized_login(email),
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found)
+}
+
+/// Somebody, by id.
+pub async fn load_user(tx: &mut ControlTx, id: UserId) -> StoreResult<User> {
+    query_as!(User, "SELECT email, name FROM users WHERE id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?
+        .ok_or(StoreError::NotFound { what: "user" })
+}
+
+/// Notes that somebody signed in.
+pub async fn mark_login(tx: &mut ControlTx, id: UserId) -> StoreResult<()> {
+    query!(
+        "UPDATE users SET last_login_at = app_now() WHERE id = $1",
+        id.0
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Gives somebody a new password and ends all their sessions.
+pub async fn save_password(
+    tx: &mut ControlTx,
+    email: &str,
+    password_hash: &str,
+) -> StoreResult<UserId> {
+    let id = query!(
+        r#"
+        UPDATE users
+        SET password_hash = $2, updated_at = app_now()
+        WHERE email_normalized = $1
+        RETURNING id AS "id: UserId"
+        "#,
+        normalized_login(email),
+        password_hash,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: "user" })?
+    .id;
+    query!("DELETE FROM sessions WHERE user_id = $1", id.0)
+        .execute(tx.conn())
+        .await?;
+    Ok(id)
+}
+
+/// Lets somebody sign in no more, or again.
+pub async fn mark_disabled(tx: &mut ControlTx, email: &str, is_disabled: bool) -> StoreResult<()> {
+    let done = query!(
+        r#"
+        UPDATE users
+        SET is_disabled = $2, updated_at = app_now()
+        WHERE email_normalized = $1
+        "#,
+        normalized_login(email),
+        is_disabled,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, "user")
+}

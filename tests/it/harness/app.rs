@@ -1,0 +1,263 @@
+//! The API on a database of its own, asked over real HTTP.
+
+use engageninja::api;
+use engageninja::api::state::ApiState;
+use engageninja::crypto::password::{hash_password, random_token, token_hash};
+use engageninja::domain::actor::Role;
+use engageninja::domain::ids::{ApiKeyId, TenantId, UserId};
+use engageninja::store::control::{api_keys, directory, memberships, users};
+use engageninja::store::tenants;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::db::TestDb;
+
+/// A running API.
+#[derive(Debug)]
+pub struct App {
+    /// Its database.
+    pub db: TestDb,
+    /// What its operations share.
+    pub state: ApiState,
+    address: String,
+    client: reqwest::Client,
+    stop: CancellationToken,
+}
+
+/// A tenant of the API, with a key per role on demand.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its word in addresses.
+    pub slug: String,
+}
+
+/// Somebody who can sign in.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Their email.
+    pub email: String,
+    /// Their password.
+    pub password: String,
+}
+
+impl App {
+    /// Starts it on a fresh database and a free port.
+    pub async fn start() -> Self {
+        Self::on(TestDb::new().await).await
+    }
+
+    /// Starts it on a database.
+    pub async fn on(db: TestDb) -> Self {
+        let state = ApiState::new(db.db());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        tokio::spawn(api::serve(state.clone(), listener, stop.clone()));
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
+        Self {
+            db,
+            state,
+            address,
+            client,
+            stop,
+        }
+    }
+
+    /// The address of its pages, as a browser's `Origin`.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A request to a path that begins with a slash.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// A request with a key.
+    pub fn with_key(&self, key: &str, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path).bearer_auth(key)
+    }
+
+    /// GET with a key.
+    pub async fn get(&self, key: &str, path: &str) -> Answer {
+        answer(self.with_key(key, Method::GET, path)).await
+    }
+
+    /// POST with a key and a JSON body.
+    pub async fn post(&self, key: &str, path: &str, body: &Value) -> Answer {
+        answer(self.with_key(key, Method::POST, path).json(body)).await
+    }
+
+    /// DELETE with a key.
+    pub async fn delete(&self, key: &str, path: &str) -> Answer {
+        answer(self.with_key(key, Method::DELETE, path)).await
+    }
+
+    /// Makes a demo tenant.
+    pub async fn tenant(&self, slug: &str) -> Tenant {
+        let id = TenantId(Uuid::now_v7());
+        let mut tx = self.state.db.control_system().begin().await.unwrap();
+        let tenant = directory::NewTenant {
+            id,
+            name: slug,
+            slug,
+            is_demo: true,
+        };
+        directory::insert_tenant(&mut tx, &tenant).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let mut tx = self.state.db.cell(id).begin().await.unwrap();
+        let tenant = tenants::NewTenant {
+            id,
+            name: slug,
+            default_country: "US",
+            is_demo: true,
+            is_consent_attested: true,
+        };
+        tenants::insert_tenant(&mut tx, &tenant).await.unwrap();
+        tx.commit().await.unwrap();
+        Tenant {
+            id,
+            slug: slug.to_owned(),
+        }
+    }
+
+    /// Makes a key of a tenant.
+    pub async fn key(&self, tenant: &Tenant, role: Role) -> String {
+        let secret = format!("en_{}", random_token());
+        let mut tx = self.state.db.control(tenant.id).begin().await.unwrap();
+        let key = api_keys::NewApiKey {
+            tenant_id: tenant.id,
+            id: ApiKeyId(Uuid::now_v7()),
+            name: role.as_str(),
+            prefix: &secret[..11],
+            key_hash: &token_hash(&secret),
+            role,
+            created_by: None,
+            expires_at: None,
+        };
+        api_keys::insert_key(&mut tx, &key).await.unwrap();
+        tx.commit().await.unwrap();
+        secret
+    }
+
+    /// Makes somebody who can sign in to a tenant.
+    pub async fn person(&self, tenant: &Tenant, role: Role) -> Person {
+        let id = UserId(Uuid::now_v7());
+        let person = Person {
+            email: format!("{}@{}.example.test", role.as_str(), tenant.slug),
+            password: "correct horse battery staple".to_owned(),
+        };
+        let hash = hash_password(&SecretString::from(person.password.as_str())).unwrap();
+        let mut tx = self.state.db.control_system().begin().await.unwrap();
+        let user = users::NewUser {
+            id,
+            email: &person.email,
+            name: "Somebody",
+            password_hash: &hash,
+        };
+        users::insert_user(&mut tx, &user).await.unwrap();
+        memberships::save_membership(&mut tx, tenant.id, id, role)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        person
+    }
+
+    /// Signs in and returns the cookie, as `name=value`.
+    pub async fn sign_in(&self, person: &Person) -> String {
+        let body = serde_json::json!({"email": person.email, "password": person.password});
+        let answer = answer(self.request(Method::POST, "/api/sessions").json(&body)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        answer.cookie().split(';').next().unwrap().to_owned()
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as it came.
+    pub text: String,
+}
+
+/// Sends a request and reads the whole answer.
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let response = super::within(30, "the API answers", request.send())
+        .await
+        .unwrap();
+    Answer {
+        status: response.status(),
+        headers: response.headers().clone(),
+        text: response.text().await.unwrap(),
+    }
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
+    }
+
+    /// The body of a success with exactly this status.
+    pub fn ok(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()
+    }
+
+    /// A header as text.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .unwrap_or_else(|| panic!("no header {name}"))
+            .to_str()
+            .unwrap()
+    }
+
+    /// The header `Set-Cookie`.
+    pub fn cookie(&self) -> &str {
+        self.header("set-cookie")
+    }
+
+    /// Checks that this is a whole problem of this type and returns it.
+    pub fn problem(&self, status: u16, slug: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(
+            problem["type"],
+            format!("urn:engageninja:problem:{slug}"),
+            "{problem}"
+        );
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["request_id"], self.header("x-request-id"));
+        for word in ["title", "detail"] {
+            let text = problem[word].as_str().unwrap();
+            assert!(text.len() > 5, "{problem}");
+            assert!(
+                !text.contains("poem") && !text.contains("failed to parse"),
+                "{problem}"
+            );
+        }
+        problem
+    }
+}
