@@ -3,6 +3,8 @@
 //! A suppression has to outlive the contact it came from, and a ledger of consent its erasure. So neither
 //! holds an address, and a new key would forget every opt-out.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -13,8 +15,8 @@ use sha2::Sha256;
 const KEY_BYTES: usize = 32;
 
 /// The key of `ENGAGENINJA_MAC_KEY`.
-#[derive(Debug)]
-pub struct MacKey(SecretBox<[u8; KEY_BYTES]>);
+#[derive(Debug, Clone)]
+pub struct MacKey(Arc<SecretBox<[u8; KEY_BYTES]>>);
 
 /// A text that is not a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +33,7 @@ impl MacKey {
             .decode(text.expose_secret().trim())
             .map_err(|_| NotAMacKey)?;
         let key: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| NotAMacKey)?;
-        Ok(Self(SecretBox::new(Box::new(key))))
+        Ok(Self(Arc::new(SecretBox::new(Box::new(key)))))
     }
 
     /// A new key, as text to keep.
@@ -42,6 +44,18 @@ impl MacKey {
     /// What `dest_mac` holds for an address: a number as E.164, or a mail address in small letters.
     pub fn address(&self, normalized: &str) -> Vec<u8> {
         self.mac(b"address", normalized.as_bytes())
+    }
+
+    /// What `content_mac` holds for what a provider is asked to deliver: two calls with one address and one content MAC
+    /// look alike to it.
+    pub fn content(&self, parts: &[&str]) -> Vec<u8> {
+        let mut framed = Vec::new();
+        for part in parts {
+            // Behind its length, so that no two lists of parts run into each other.
+            framed.extend((part.len() as u64).to_be_bytes());
+            framed.extend(part.as_bytes());
+        }
+        self.mac(b"content", &framed)
     }
 
     /// What the installation remembers of the key, so that it is never started with another.
@@ -76,6 +90,7 @@ mod tests {
         assert_ne!(key.address("+15005550006"), key.address("+15005550007"));
         assert_ne!(key.fingerprint(), other.fingerprint());
         assert_ne!(key.fingerprint(), key.address(""));
+        assert_ne!(key.content(&["a", "bc"]), key.content(&["ab", "c"]));
         assert!(format!("{key:?}").contains("REDACTED"));
     }
 

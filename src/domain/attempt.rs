@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::UnknownWord;
+use super::message::{DropReason, Phase};
 use super::status::Status;
 
 /// Where an attempt is.
@@ -146,5 +147,140 @@ impl std::str::FromStr for Verdict {
                 });
             }
         })
+    }
+}
+
+/// Where an outcome takes a message and its attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The attempt's state.
+    pub state: AttemptState,
+    /// The message's phase.
+    pub phase: Phase,
+    /// Why it will not be sent, when it is dropped.
+    pub drop_reason: Option<DropReason>,
+    /// How long it waits, when it is deferred.
+    pub wait: Option<Duration>,
+    /// The error code to store.
+    pub error_code: Option<String>,
+}
+
+/// Attempts that end in "later" before a message is given up.
+pub const ATTEMPTS_MAX: i16 = 12;
+
+/// Where `outcome` takes a message that is in `phase`; none when the message has moved on and only the attempt records
+/// it.
+///
+/// A certain yes counts even for a parked message: the evidence came late.
+pub fn settle(outcome: &CallOutcome, phase: Phase, attempt_no: i16) -> Option<Settlement> {
+    let is_ours = match outcome {
+        CallOutcome::Taken { .. } => {
+            matches!(phase, Phase::Sending | Phase::InDoubt | Phase::Parked)
+        }
+        _ => matches!(phase, Phase::Sending | Phase::InDoubt),
+    };
+    is_ours.then(|| {
+        let to = |state, phase| Settlement {
+            state,
+            phase,
+            drop_reason: None,
+            wait: None,
+            error_code: outcome.error_code().map(Into::into),
+        };
+        match outcome {
+            CallOutcome::Taken { .. } => to(AttemptState::Accepted, Phase::HandedOver),
+            CallOutcome::Refused { .. } => Settlement {
+                drop_reason: Some(DropReason::Refused),
+                ..to(AttemptState::Refused, Phase::Dropped)
+            },
+            CallOutcome::Later { .. } if attempt_no >= ATTEMPTS_MAX => Settlement {
+                drop_reason: Some(DropReason::Expired),
+                ..to(AttemptState::Refused, Phase::Dropped)
+            },
+            CallOutcome::Later { after, .. } => Settlement {
+                wait: Some(*after),
+                ..to(AttemptState::Refused, Phase::Deferred)
+            },
+            CallOutcome::Aborted { .. } => to(AttemptState::Aborted, Phase::Queued),
+            CallOutcome::Doubt { .. } => to(AttemptState::Doubt, Phase::InDoubt),
+        }
+    })
+}
+
+impl CallOutcome {
+    /// The attempt's state that this outcome is stored as.
+    pub fn state(&self) -> AttemptState {
+        match self {
+            Self::Taken { .. } => AttemptState::Accepted,
+            Self::Refused { .. } | Self::Later { .. } => AttemptState::Refused,
+            Self::Aborted { .. } => AttemptState::Aborted,
+            Self::Doubt { .. } => AttemptState::Doubt,
+        }
+    }
+
+    /// The provider's error code, or what we saw instead of an answer.
+    pub fn error_code(&self) -> Option<&str> {
+        match self {
+            Self::Taken { .. } => None,
+            Self::Refused { code } | Self::Later { code, .. } => Some(code),
+            Self::Aborted { reason } | Self::Doubt { reason } => Some(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::channel::Channel;
+
+    fn taken() -> CallOutcome {
+        let status = Status::parse(Channel::Sms, "queued").unwrap();
+        CallOutcome::Taken {
+            provider_message_id: "DM1".into(),
+            status,
+        }
+    }
+
+    fn later() -> CallOutcome {
+        CallOutcome::Later {
+            code: "20429".into(),
+            after: Duration::from_secs(7),
+        }
+    }
+
+    fn phase_after(outcome: &CallOutcome) -> Option<Phase> {
+        settle(outcome, Phase::Sending, 1).map(|settlement| settlement.phase)
+    }
+
+    #[test]
+    fn each_outcome_leads_to_its_phase() {
+        let doubt = CallOutcome::Doubt {
+            reason: "reset".into(),
+        };
+        let aborted = CallOutcome::Aborted {
+            reason: "dns".into(),
+        };
+        let refused = CallOutcome::Refused {
+            code: "21211".into(),
+        };
+
+        assert_eq!(phase_after(&taken()), Some(Phase::HandedOver));
+        assert_eq!(phase_after(&refused), Some(Phase::Dropped));
+        assert_eq!(phase_after(&later()), Some(Phase::Deferred));
+        assert_eq!(phase_after(&aborted), Some(Phase::Queued));
+        assert_eq!(phase_after(&doubt), Some(Phase::InDoubt));
+    }
+
+    #[test]
+    fn only_a_certain_yes_moves_a_parked_message() {
+        assert!(settle(&taken(), Phase::Parked, 1).is_some());
+        assert!(settle(&later(), Phase::Parked, 1).is_none());
+        assert!(settle(&taken(), Phase::Dropped, 1).is_none());
+    }
+
+    #[test]
+    fn a_message_that_was_put_off_too_often_is_given_up() {
+        let last = settle(&later(), Phase::Sending, ATTEMPTS_MAX).unwrap();
+        assert_eq!(last.drop_reason, Some(DropReason::Expired));
     }
 }

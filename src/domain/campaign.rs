@@ -202,7 +202,7 @@ mod tests {
             sender_id: None,
             content_id: Some(TemplateVersionId(Uuid::from_u128(3))),
             audience: Audience::Everybody,
-            expires_after: Duration::from_secs(72 * 3600),
+            expires_after: Duration::from_hours(72),
             started_at: None,
             paused_at: None,
             finished_at: None,

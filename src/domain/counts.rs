@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::channel::text_enum;
+use super::message::{DropReason, Phase};
 
 text_enum! {
     /// One number of a campaign. The words are stored; never change one.
@@ -79,6 +80,26 @@ enum Place {
 }
 
 impl CountWord {
+    /// The number that counts the messages of a phase; those dropped by their reason.
+    pub fn of(phase: Phase, drop_reason: Option<DropReason>) -> Self {
+        match phase {
+            Phase::Deferred => Self::Deferred,
+            Phase::Queued => Self::Queued,
+            Phase::Released => Self::Released,
+            Phase::Sending => Self::Sending,
+            Phase::InDoubt => Self::InDoubt,
+            Phase::HandedOver => Self::HandedOver,
+            Phase::Parked => Self::Parked,
+            Phase::Dropped => match drop_reason {
+                Some(DropReason::Expired) => Self::DroppedExpired,
+                Some(DropReason::Window) => Self::DroppedWindow,
+                Some(DropReason::OptedOut) => Self::DroppedOptedOut,
+                Some(DropReason::Cancelled) => Self::DroppedCancelled,
+                Some(DropReason::Refused) | None => Self::DroppedRefused,
+            },
+        }
+    }
+
     fn place(self) -> Place {
         match self {
             Self::Audience => Place::Total,

@@ -36,7 +36,7 @@ impl Holds {
         deadline: Duration::from_secs(20),
         first_look: Duration::from_secs(25),
         busy: Duration::from_secs(30),
-        slot: Duration::from_secs(60),
+        slot: Duration::from_mins(1),
         term: Duration::from_secs(3),
         lease: Duration::from_secs(30),
     };

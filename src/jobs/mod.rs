@@ -1,3 +1,57 @@
-//! What happens later.
+//! What happens later: one file per job, each a typed order and what it does.
+//!
+//! Every job may run twice; its module doc says why that does no harm. Numbers (queue, timeout, retries) are one line of
+//! [`registry`]; the machinery is [`queue`].
 
+pub mod demo_advance_status;
+pub mod expand_campaign;
+pub mod fold_campaign_deltas;
+pub mod maintain_partitions;
 pub mod queue;
+pub mod registry;
+pub mod send_message;
+pub mod worker;
+
+use std::future::Future;
+
+pub use self::queue::Outcome;
+use self::queue::{Fence, Payload};
+use crate::clock::Clock;
+use crate::crypto::mac::MacKey;
+use crate::delivery::Delivery;
+use crate::store::Db;
+
+/// What a job's code may use.
+#[derive(Debug, Clone)]
+pub struct JobContext {
+    /// The database.
+    pub db: Db,
+    /// The clock its statements agree with.
+    pub clock: Clock,
+    /// The way to a provider.
+    pub delivery: Delivery,
+    /// For addresses and contents.
+    pub mac_key: MacKey,
+}
+
+/// This run of this job.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Completes the job in the handler's own transaction.
+    pub fence: Fence,
+    /// Which try it is, from 1.
+    pub attempt: i16,
+}
+
+/// An order that can be carried out.
+pub trait Job: Payload {
+    /// Does it. Running twice does no harm.
+    fn run(self, context: &JobContext, run: Run) -> impl Future<Output = Outcome> + Send;
+}
+
+/// A database that is away is worth another try; anything else is, too, until the attempts are used up.
+impl From<crate::store::StoreError> for Outcome {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::retry(error)
+    }
+}

@@ -8,6 +8,7 @@ use super::{StoreResult, TenantTx, affected};
 use crate::domain::campaign::{Audience, Campaign};
 use crate::domain::channel::Channel;
 use crate::domain::ids::{CampaignId, ContactId, TenantId};
+use crate::domain::recipient::Recipient;
 
 /// How far a campaign's expansion is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,29 +37,8 @@ pub struct Member {
     pub contact_id: ContactId,
     /// The address' MAC, as frozen.
     pub dest_mac: Vec<u8>,
-    /// The contact; none when it was deleted meanwhile.
-    pub contact: Option<MemberContact>,
-}
-
-/// The contact behind a member.
-#[derive(Debug, Clone)]
-pub struct MemberContact {
-    /// Given name.
-    pub first_name: Option<String>,
-    /// Family name.
-    pub last_name: Option<String>,
-    /// Number, E.164.
-    pub phone_e164: Option<String>,
-    /// Address as written.
-    pub email: Option<String>,
-    /// Country, two letters.
-    pub country: Option<String>,
-    /// Postal code.
-    pub zip: Option<String>,
-    /// IANA name.
-    pub timezone: Option<String>,
-    /// Further columns of the import.
-    pub attributes: serde_json::Map<String, serde_json::Value>,
+    /// What is known of them; nothing when the contact was deleted meanwhile.
+    pub recipient: Option<Recipient>,
 }
 
 /// Lets the statements of this transaction take longer than a request's: a million people take seconds.
@@ -224,7 +204,7 @@ pub async fn list_members(
         position: row.pos,
         contact_id: ContactId(row.contact_id),
         dest_mac: row.dest_mac,
-        contact: row.found.map(|_| MemberContact {
+        recipient: row.found.map(|_| Recipient {
             first_name: row.first_name,
             last_name: row.last_name,
             phone_e164: row.phone_e164,

@@ -260,6 +260,8 @@ pub struct Locked {
     pub lane_id: LaneId,
     /// Its campaign.
     pub campaign_id: Option<CampaignId>,
+    /// Its newest attempt; 0 when there was none.
+    pub attempt_no: i16,
 }
 
 /// Locks messages in the order that every writer of many rows keeps, so that two of them never deadlock. Their
@@ -268,7 +270,7 @@ pub async fn lock_messages(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResul
     let (tenant_ids, ids) = MessageKey::columns(keys);
     let rows = query!(
         r#"
-        SELECT m.tenant_id, m.id, m.phase, m.lane_id, m.campaign_id
+        SELECT m.tenant_id, m.id, m.phase, m.lane_id, m.campaign_id, m.attempt_no
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ORDER BY m.tenant_id, m.id
@@ -289,16 +291,17 @@ pub async fn lock_messages(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResul
                 phase: row.phase.try_into()?,
                 lane_id: LaneId(row.lane_id),
                 campaign_id: row.campaign_id.map(CampaignId),
+                attempt_no: row.attempt_no,
             })
         })
         .collect::<Result<_, StoreError>>()
 }
 
 /// A step of one message that its lock allows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Step {
     /// The phase it goes to.
-    pub phase: i16,
+    pub phase: Phase,
     /// Why it will not be sent, for those dropped.
     pub drop_reason: Option<DropReason>,
     /// Not before, for those deferred.
@@ -307,6 +310,19 @@ pub struct Step {
     pub status: Option<(&'static str, i16)>,
     /// The provider's error code.
     pub error_code: Option<String>,
+}
+
+impl Step {
+    /// A step to a phase that needs no reason and no instant.
+    pub fn to(phase: Phase) -> Self {
+        Self {
+            phase,
+            drop_reason: None,
+            ready_at: None,
+            status: None,
+            error_code: None,
+        }
+    }
 }
 
 /// Moves locked messages. The caller holds their locks and has looked at where they were.
@@ -318,7 +334,7 @@ pub async fn save_steps(tx: &mut SystemTx, steps: &[(MessageKey, Step)]) -> Stor
         .iter()
         .map(|(key, _)| (key.tenant_id.0, key.id.0))
         .unzip();
-    let phases: Vec<i16> = steps.iter().map(|(_, step)| step.phase).collect();
+    let phases: Vec<i16> = steps.iter().map(|(_, step)| step.phase.into()).collect();
     let drop_reasons: Vec<Option<&str>> = steps
         .iter()
         .map(|(_, step)| step.drop_reason.map(DropReason::as_str))

@@ -15,11 +15,13 @@ pub mod lanes;
 pub mod mappings;
 pub mod messages;
 pub mod migrate;
+pub mod partitions;
 pub mod release;
 pub mod schedules;
 pub mod senders;
 pub mod startup;
 pub mod statuses;
+pub mod templates;
 pub mod tenants;
 pub mod tx;
 

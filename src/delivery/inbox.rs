@@ -1,0 +1,146 @@
+//! What providers say of messages they took: merged by rank, in any order and any number of repeats.
+
+use std::collections::HashMap;
+
+use super::moves::Moves;
+use crate::domain::counts::CountWord;
+use crate::domain::ids::MessageKey;
+use crate::domain::status::{End, Status};
+use crate::store::statuses::{Believed, Heard, lock_heard, save_believed};
+use crate::store::{StoreResult, SystemTx};
+
+/// One thing a provider said of one message.
+#[derive(Debug, Clone)]
+pub struct StatusReport {
+    /// Which message.
+    pub key: MessageKey,
+    /// What it said.
+    pub status: Status,
+    /// Its error code, where it gave one.
+    pub error_code: Option<String>,
+}
+
+/// Merges reports into their messages, with the counts of their campaigns.
+pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<()> {
+    let mut keys: Vec<MessageKey> = reports.iter().map(|report| report.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut by_message: HashMap<MessageKey, Vec<&StatusReport>> = HashMap::new();
+    for report in reports {
+        by_message.entry(report.key).or_default().push(report);
+    }
+    let mut moves = Moves::default();
+    let mut believed = Vec::new();
+    for heard in lock_heard(tx, &keys).await? {
+        let Some(reports) = by_message.get(&heard.key) else {
+            continue;
+        };
+        let Some(now) = advance(&heard, reports) else {
+            continue;
+        };
+        for (word, messages) in counted(heard.status, now.status) {
+            moves.add_word(heard.key.tenant_id, heard.campaign_id, word, messages);
+        }
+        believed.push(now);
+    }
+    save_believed(tx, &believed).await?;
+    moves.save(tx).await
+}
+
+/// What is believed after these reports; none when they say nothing new.
+fn advance(heard: &Heard, reports: &[&StatusReport]) -> Option<Believed> {
+    let mut status = heard.status;
+    let mut has_conflict = heard.has_conflict;
+    let mut error_code = None;
+    for report in reports {
+        has_conflict |= status.is_some_and(|known| known.conflicts_with(report.status));
+        let advanced = status.map_or(report.status, |known| known.advance(report.status));
+        if advanced == report.status && report.error_code.is_some() {
+            error_code.clone_from(&report.error_code);
+        }
+        status = Some(advanced);
+    }
+    let status = status?;
+    let is_new = heard.status != Some(status) || heard.has_conflict != has_conflict;
+    is_new.then_some(Believed {
+        key: heard.key,
+        status,
+        has_conflict,
+        error_code,
+    })
+}
+
+/// How the counts change when a message's status does.
+fn counted(before: Option<Status>, after: Status) -> Vec<(CountWord, i64)> {
+    let words = |status: Status| {
+        let end = match status.end() {
+            Some(End::Delivered) => Some(CountWord::Delivered),
+            Some(End::Failed) => Some(CountWord::Failed),
+            None => None,
+        };
+        end.into_iter()
+            .chain((status.as_str() == "read").then_some(CountWord::Read))
+    };
+    let gone = before.into_iter().flat_map(words).map(|word| (word, -1));
+    gone.chain(words(after).map(|word| (word, 1))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::channel::Channel;
+    use crate::domain::ids::{MessageId, TenantId};
+
+    fn key() -> MessageKey {
+        MessageKey {
+            tenant_id: TenantId(Uuid::nil()),
+            id: MessageId(Uuid::nil()),
+        }
+    }
+
+    fn sms(word: &str) -> Status {
+        Status::parse(Channel::Sms, word).unwrap()
+    }
+
+    fn after(known: Option<&str>, words: &[&str]) -> Option<Believed> {
+        let heard = Heard {
+            key: key(),
+            channel: Channel::Sms,
+            campaign_id: None,
+            status: known.map(sms),
+            has_conflict: false,
+        };
+        let reports: Vec<StatusReport> = words
+            .iter()
+            .map(|word| StatusReport {
+                key: key(),
+                status: sms(word),
+                error_code: None,
+            })
+            .collect();
+        advance(&heard, &reports.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_known_already_changes_nothing() {
+        assert!(after(Some("delivered"), &["sent", "delivered"]).is_none());
+        assert_eq!(
+            after(Some("queued"), &["delivered", "sent"])
+                .unwrap()
+                .status,
+            sms("delivered")
+        );
+    }
+
+    #[test]
+    fn two_different_ends_are_marked() {
+        let believed = after(Some("undelivered"), &["delivered"]).unwrap();
+        assert!(believed.has_conflict);
+        assert_eq!(
+            counted(Some(sms("undelivered")), believed.status),
+            [(CountWord::Failed, -1), (CountWord::Delivered, 1)]
+        );
+    }
+}

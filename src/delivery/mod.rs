@@ -1,0 +1,217 @@
+//! One message, one call: from the backlog to the provider, exactly once in effect.
+//!
+//! The story in code: [`intake`] accepts messages; [`release`] lets them out in turns, a job each; [`Delivery::deliver`] is
+//! what such a job does: *begin* commits an attempt as open and says whether the call may be made, *call* makes it, *finish*
+//! stores what came of it together with the job's completion. Killed in between, the attempt stays open and is never sent
+//! again; [`resolve`] settles it. What the provider says afterwards is merged by [`inbox`].
+
+mod batch;
+mod begin;
+mod call;
+pub mod campaigns;
+mod finish;
+pub mod inbox;
+pub mod incarnation;
+pub mod intake;
+mod ledger;
+mod moves;
+pub mod release;
+pub mod resolve;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use self::begin::{Answer, Begin, Permission};
+use self::finish::{Finish, Finished};
+use self::incarnation::Myself;
+use self::ledger::DatabaseLedger;
+use self::moves::Moves;
+use crate::clock::Clock;
+use crate::domain::attempt::{CallOutcome, Verdict};
+use crate::domain::channel;
+use crate::domain::holds::Holds;
+use crate::domain::ids::MessageKey;
+use crate::domain::message::{DropReason, Phase};
+use crate::jobs::queue::Fence;
+use crate::providers::demo::DemoProvider;
+use crate::providers::{Provider, SendRequest};
+use crate::store::messages::{CallContent, Step, lock_messages, save_steps};
+use crate::store::{Db, StoreResult};
+
+/// What became of one job that looked at a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivered {
+    /// An outcome is stored, and the job was completed with it.
+    Settled,
+    /// There was nothing to do, or it is done.
+    Done,
+    /// The database gave no answer: look again later.
+    NoAnswer,
+}
+
+/// Sends messages. Clones share the batchers.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    myself: Myself,
+    holds: Holds,
+    begin: Begin,
+    finish: Finish,
+    demo: DemoProvider,
+    stop_now: CancellationToken,
+}
+
+impl Delivery {
+    /// Starts the batchers. After `stop_now` no call is made any more; permissions are given back.
+    pub fn start(db: Db, myself: Myself, holds: Holds, stop_now: CancellationToken) -> Self {
+        let inner = Inner {
+            begin: Begin::spawn(db.clone(), myself.clone(), holds),
+            finish: Finish::spawn(db.clone()),
+            demo: DemoProvider::new(Arc::new(DatabaseLedger::spawn(db.clone()))),
+            db,
+            myself,
+            holds,
+            stop_now,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Looks at one message and sends it if it may be sent. `fence` is the job that says so.
+    pub async fn deliver(&self, key: MessageKey, fence: Fence) -> Delivered {
+        let asked_at = Clock::boottime();
+        match self.inner.begin.ask(key).await {
+            Answer::Granted(permission) => {
+                let finished = self.inner.call(key, *permission, fence, asked_at).await;
+                if self.inner.finish.record(finished).await {
+                    Delivered::Settled
+                } else {
+                    Delivered::NoAnswer
+                }
+            }
+            Answer::Denied(verdict) => match self.inner.put_away(key, verdict).await {
+                Ok(()) => Delivered::Done,
+                Err(error) => {
+                    tracing::warn!(%error, message.id = %key.id, "message not put away");
+                    Delivered::NoAnswer
+                }
+            },
+            Answer::Unknown => Delivered::NoAnswer,
+        }
+    }
+}
+
+impl Inner {
+    async fn call(
+        &self,
+        key: MessageKey,
+        permission: Permission,
+        fence: Fence,
+        asked_at: std::time::Duration,
+    ) -> Finished {
+        let Permission {
+            attempt_no,
+            attempt_id,
+            content,
+        } = permission;
+        let finished = |content: Option<&CallContent>, outcome| Finished {
+            key,
+            attempt_no,
+            channel: content.map_or(channel::Channel::Sms, |c| c.channel),
+            provider: content.map_or(channel::Provider::Demo, |c| c.provider),
+            account_ref: content.map(|c| c.account_ref.clone()).unwrap_or_default(),
+            outcome,
+            fence,
+        };
+        let aborted = |reason: &str| CallOutcome::Aborted {
+            reason: reason.into(),
+        };
+        let Some(content) = content else {
+            return finished(None, aborted("the content could not be read"));
+        };
+        let request = match request(&content, attempt_id) {
+            Ok(request) => request,
+            Err(outcome) => return finished(Some(&content), outcome),
+        };
+        let outcome = match self.provider_for(content.provider) {
+            Some(provider) => {
+                let stopping = self.stop_now.is_cancelled();
+                match call::reason_to_abort(asked_at, &self.myself, stopping, &self.holds) {
+                    Some(reason) => aborted(reason),
+                    None => call::make(provider, &request, attempt_no, &self.holds).await,
+                }
+            }
+            None => CallOutcome::Refused {
+                code: "provider_not_available".into(),
+            },
+        };
+        finished(Some(&content), outcome)
+    }
+
+    fn provider_for(&self, provider: channel::Provider) -> Option<&dyn Provider> {
+        match provider {
+            channel::Provider::Demo => Some(&self.demo),
+            channel::Provider::Twilio | channel::Provider::AwsSes => None,
+        }
+    }
+
+    /// What a verdict asks for besides not calling.
+    async fn put_away(&self, key: MessageKey, verdict: Verdict) -> StoreResult<()> {
+        let step = match verdict {
+            Verdict::OptedOut => dropped(DropReason::OptedOut),
+            Verdict::Expired => dropped(DropReason::Expired),
+            Verdict::Cancelled => dropped(DropReason::Cancelled),
+            Verdict::WindowClosed => Step {
+                ready_at: Some(self.db.clock().now() + self.holds.busy),
+                ..Step::to(Phase::Deferred)
+            },
+            // Begin has put it where it belongs, or somebody else has it.
+            Verdict::Begun | Verdict::Busy | Verdict::Held | Verdict::Gone => return Ok(()),
+        };
+        let mut tx = self.db.batch().begin().await?;
+        let mut moves = Moves::default();
+        for message in lock_messages(&mut tx, &[key]).await? {
+            if message.phase == Phase::Released {
+                moves.add(&message, step.phase, step.drop_reason);
+                save_steps(&mut tx, &[(key, step.clone())]).await?;
+            }
+        }
+        moves.save(&mut tx).await?;
+        tx.commit().await
+    }
+}
+
+fn dropped(reason: DropReason) -> Step {
+    Step {
+        drop_reason: Some(reason),
+        ..Step::to(Phase::Dropped)
+    }
+}
+
+fn request(
+    content: &CallContent,
+    attempt_id: crate::domain::ids::AttemptId,
+) -> Result<SendRequest, CallOutcome> {
+    let Some(to) = content.to.clone() else {
+        return Err(CallOutcome::Refused {
+            code: "address_erased".into(),
+        });
+    };
+    Ok(SendRequest {
+        key: content.key,
+        attempt_id,
+        channel: content.channel,
+        from: content.from.clone(),
+        to,
+        subject: content.subject.clone(),
+        body: content.body.clone(),
+        html: content.html.clone(),
+    })
+}

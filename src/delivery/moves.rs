@@ -1,0 +1,105 @@
+//! What one transaction moved, so that it can say so: a delta per campaign, and a wake per lane that got messages back.
+
+use std::collections::BTreeMap;
+
+use crate::domain::counts::{CountDelta, CountWord};
+use crate::domain::ids::{CampaignId, LaneId, MessageId, TenantId};
+use crate::domain::message::{DropReason, Phase};
+use crate::store::campaign_counts::append_deltas;
+use crate::store::lanes::{Wake, append_wakes};
+use crate::store::messages::Locked;
+use crate::store::{LANES, StoreResult, SystemTx};
+
+/// Collects the moves of one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    deltas: BTreeMap<(TenantId, CampaignId), CountDelta>,
+    heads: BTreeMap<(TenantId, LaneId), MessageId>,
+}
+
+impl Moves {
+    /// A locked message goes to another phase.
+    pub(super) fn add(&mut self, message: &Locked, to: Phase, drop_reason: Option<DropReason>) {
+        let (tenant_id, id) = (message.key.tenant_id, message.key.id);
+        let word = CountWord::of(to, drop_reason);
+        self.shift(
+            tenant_id,
+            message.campaign_id,
+            CountWord::of(message.phase, None),
+            word,
+            1,
+        );
+        if to == Phase::Queued {
+            self.wake(Wake {
+                tenant_id,
+                lane_id: message.lane_id,
+                head: id,
+            });
+        }
+    }
+
+    /// Messages of one campaign went from one number to another.
+    pub(super) fn shift(
+        &mut self,
+        tenant_id: TenantId,
+        campaign_id: Option<CampaignId>,
+        from: CountWord,
+        to: CountWord,
+        messages: i64,
+    ) {
+        if let Some(campaign_id) = campaign_id {
+            self.deltas
+                .entry((tenant_id, campaign_id))
+                .or_default()
+                .shift(from, to, messages);
+        }
+    }
+
+    /// One number of a campaign changes by itself.
+    pub(super) fn add_word(
+        &mut self,
+        tenant_id: TenantId,
+        campaign_id: Option<CampaignId>,
+        word: CountWord,
+        messages: i64,
+    ) {
+        if let Some(campaign_id) = campaign_id {
+            self.deltas
+                .entry((tenant_id, campaign_id))
+                .or_default()
+                .add(word, messages);
+        }
+    }
+
+    /// A lane got messages.
+    pub(super) fn wake(&mut self, wake: Wake) {
+        self.heads
+            .entry((wake.tenant_id, wake.lane_id))
+            .and_modify(|head| *head = wake.head.min(*head))
+            .or_insert(wake.head);
+    }
+
+    /// Appends what was collected, in the transaction that moved it.
+    pub(super) async fn save(self, tx: &mut SystemTx) -> StoreResult<()> {
+        let deltas: Vec<(TenantId, CampaignId, CountDelta)> = self
+            .deltas
+            .into_iter()
+            .map(|((tenant_id, campaign_id), delta)| (tenant_id, campaign_id, delta))
+            .collect();
+        append_deltas(tx.conn(), &deltas).await?;
+        let wakes: Vec<Wake> = self
+            .heads
+            .into_iter()
+            .map(|((tenant_id, lane_id), head)| Wake {
+                tenant_id,
+                lane_id,
+                head,
+            })
+            .collect();
+        append_wakes(tx.conn(), &wakes).await?;
+        if !wakes.is_empty() {
+            tx.announce(LANES, 0);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! The release tick: backlog → a small window of messages that may go now.
+//!
+//! One leader at a time lets messages out, so fairness is decided in one place and the send queue stays short. The
+//! leadership is a row with an epoch: every tick starts by renewing it, and writes nothing when another leader took over.
+//! Lanes that got messages are told by `lane_wakes`, rows of the transaction that brought the messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::incarnation::Myself;
+use super::moves::Moves;
+use super::resolve;
+use crate::clock::Clock;
+use crate::domain::counts::CountWord;
+use crate::domain::holds::Holds;
+use crate::domain::ids::{LaneId, TenantId};
+use crate::domain::orders::SendMessage;
+use crate::domain::release::{Turn, plan};
+use crate::jobs::queue::{NewJob, enqueue};
+use crate::store::release::{self, DueLane, Moved};
+use crate::store::{Db, StoreResult, SystemTx, incarnations};
+use crate::telemetry;
+
+/// Between two ticks while there is work.
+const TICK_EVERY: Duration = Duration::from_millis(50);
+/// How often an idle leader looks, should no wake-up reach it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often overdue attempts and expired slots are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Tenants whose turn comes in one tick.
+const TURNS_MAX: i64 = 48;
+/// Lanes of one tenant that are looked at in one tick.
+const LANES_MAX: i64 = 64;
+/// Rows that one statement promotes, returns or eats.
+const ROWS_MAX: i64 = 2_000;
+/// The window when no worker has said how much it can take.
+const WINDOW_MIN: i64 = 64;
+
+/// Stands for leadership until `stop`, and leads while it is elected. `bell` rings when a lane was woken, here or in another
+/// process; without it the leader looks by itself, only later.
+pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: CancellationToken) {
+    let mut leader = Leader {
+        db,
+        holds,
+        bell,
+        term: None,
+        swept_at: None,
+    };
+    while !stop.is_cancelled() {
+        let pause = match leader.step(&myself).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(%error, "release tick failed");
+                leader.term = None;
+                LOOK_EVERY
+            }
+        };
+        tokio::select! {
+            () = leader.woken_within(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    if let Err(error) = leader.resign().await {
+        tracing::warn!(%error, "the term runs out by itself");
+    }
+}
+
+#[derive(Debug)]
+struct Leader {
+    db: Db,
+    holds: Holds,
+    bell: Arc<Notify>,
+    term: Option<Term>,
+    swept_at: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Term {
+    epoch: i64,
+    window: i64,
+    renewed_at: Duration,
+}
+
+impl Leader {
+    /// One look; says how long to wait for the next.
+    async fn step(&mut self, myself: &Myself) -> StoreResult<Duration> {
+        let Some(owner) = myself.current() else {
+            self.term = None;
+            return Ok(LOOK_EVERY);
+        };
+        if self.term.is_none() {
+            let mut tx = self.db.batch().begin().await?;
+            let epoch = release::take_term(&mut tx, owner, self.holds.term).await?;
+            tx.commit().await?;
+            let Some(epoch) = epoch else {
+                return Ok(LOOK_EVERY);
+            };
+            tracing::info!(epoch, "leading the release");
+            let renewed_at = Clock::boottime();
+            self.term = Some(Term {
+                epoch,
+                window: WINDOW_MIN,
+                renewed_at,
+            });
+        }
+        self.sweep().await?;
+        let mut tx = self.db.batch().begin().await?;
+        let has_work = release::has_work(&mut tx).await?;
+        drop(tx);
+        if !has_work && !self.is_renewal_due() {
+            return Ok(LOOK_EVERY);
+        }
+        let Some(released) = self.tick().await? else {
+            tracing::info!("another leader took over");
+            self.term = None;
+            return Ok(LOOK_EVERY);
+        };
+        Ok(if released > 0 || has_work {
+            TICK_EVERY
+        } else {
+            LOOK_EVERY
+        })
+    }
+
+    fn is_renewal_due(&self) -> bool {
+        self.term.is_none_or(|term| {
+            Clock::boottime().saturating_sub(term.renewed_at) > self.holds.term / 3
+        })
+    }
+
+    /// Once a second: attempts that nobody closed, and how large the window may be.
+    async fn sweep(&mut self) -> StoreResult<()> {
+        let now = Clock::boottime();
+        if self
+            .swept_at
+            .is_some_and(|at| now.saturating_sub(at) < SWEEP_EVERY)
+        {
+            return Ok(());
+        }
+        self.swept_at = Some(now);
+        resolve::park_overdue(&self.db).await?;
+        let mut tx = self.db.batch().begin().await?;
+        let concurrency = incarnations::sum_concurrency(tx.conn()).await?;
+        if let Some(term) = &mut self.term {
+            term.window = (2 * concurrency).max(WINDOW_MIN);
+        }
+        Ok(())
+    }
+
+    /// Lets out what may go. None when this is no leader any more.
+    async fn tick(&mut self) -> StoreResult<Option<usize>> {
+        let Some(term) = &mut self.term else {
+            return Ok(None);
+        };
+        let started_at = Clock::boottime();
+        let mut tx = self.db.batch().begin().await?;
+        if !release::renew_term(&mut tx, term.epoch, self.holds.term).await? {
+            return Ok(None);
+        }
+        term.renewed_at = started_at;
+        let window = term.window;
+        let mut moves = Moves::default();
+        let promoted = release::promote_due(&mut tx, ROWS_MAX).await?;
+        note(&mut moves, &promoted, CountWord::Deferred);
+        let returned = release::return_expired_slots(&mut tx, self.holds.slot, ROWS_MAX).await?;
+        note(&mut moves, &returned, CountWord::Released);
+        moves.save(&mut tx).await?;
+        release::eat_wakes(&mut tx, ROWS_MAX).await?;
+        let budget = window - release::count_released(&mut tx).await?;
+        let released = let_out(&mut tx, budget).await?;
+        tx.commit().await?;
+        metrics::counter!(telemetry::RELEASED_TOTAL).increment(released as u64);
+        Ok(Some(released))
+    }
+
+    async fn woken_within(&self, pause: Duration) {
+        // While there is work the tick keeps its rhythm, so that wakes of many chunks share it.
+        if pause == TICK_EVERY {
+            tokio::time::sleep(pause).await;
+        } else {
+            let _ = tokio::time::timeout(pause, self.bell.notified()).await;
+        }
+    }
+
+    async fn resign(&mut self) -> StoreResult<()> {
+        let Some(term) = self.term.take() else {
+            return Ok(());
+        };
+        let mut tx = self.db.batch().begin().await?;
+        release::end_term(&mut tx, term.epoch).await?;
+        tx.commit().await
+    }
+}
+
+fn note(moves: &mut Moves, groups: &[Moved], from: CountWord) {
+    for group in groups {
+        moves.shift(
+            group.tenant_id,
+            group.campaign_id,
+            from,
+            CountWord::Queued,
+            group.messages,
+        );
+        moves.wake(group.wake());
+    }
+}
+
+/// Reads whose turn it is, plans, and lets out: phase, jobs and counts in one transaction.
+async fn let_out(tx: &mut SystemTx, budget: i64) -> StoreResult<usize> {
+    if budget <= 0 {
+        return Ok(0);
+    }
+    let due = release::list_due_lanes(tx, TURNS_MAX, LANES_MAX).await?;
+    let off: Vec<(TenantId, LaneId)> = due
+        .iter()
+        .filter(|lane| !lane.may_go)
+        .filter_map(|lane| Some((lane.tenant_id, lane.lane_id?)))
+        .collect();
+    if !off.is_empty() {
+        release::switch_off(tx, &off).await?;
+    }
+    let grants: Vec<(TenantId, LaneId, i64)> = plan(&turns(&due), budget)
+        .into_iter()
+        .map(|grant| (grant.tenant_id, grant.lane_id, grant.messages))
+        .collect();
+    let picked = if grants.is_empty() {
+        Vec::new()
+    } else {
+        release::pick(tx, &grants).await?
+    };
+    if !grants.is_empty() {
+        release::save_served(tx, &grants).await?;
+    }
+    let mut served: Vec<_> = due
+        .iter()
+        .map(|lane| (lane.tenant_id, lane.class))
+        .collect();
+    served.dedup();
+    if !served.is_empty() {
+        release::save_turns(tx, &served).await?;
+    }
+    let mut moves = Moves::default();
+    let mut jobs = Vec::with_capacity(picked.len());
+    for one in &picked {
+        let (tenant_id, message_id) = (one.key.tenant_id, one.key.id);
+        moves.shift(
+            tenant_id,
+            one.campaign_id,
+            CountWord::Queued,
+            CountWord::Released,
+            1,
+        );
+        jobs.push(NewJob::from(SendMessage {
+            tenant_id,
+            message_id,
+        }));
+    }
+    moves.save(tx).await?;
+    enqueue(tx, jobs).await?;
+    Ok(picked.len())
+}
+
+/// The tenants whose turn it is, with the lanes that may go.
+fn turns(due: &[DueLane]) -> Vec<Turn> {
+    let mut turns: Vec<Turn> = Vec::new();
+    let mut class = None;
+    for lane in due {
+        let Some(lane_id) = lane.lane_id.filter(|_| lane.may_go && !lane.is_halted) else {
+            continue;
+        };
+        match turns.last_mut() {
+            Some(turn) if turn.tenant_id == lane.tenant_id && class == Some(lane.class) => {
+                turn.lanes.push(lane_id);
+            }
+            _ => turns.push(Turn {
+                tenant_id: lane.tenant_id,
+                weight: lane.weight.into(),
+                quantum: lane.quantum.into(),
+                lanes: vec![lane_id],
+            }),
+        }
+        class = Some(lane.class);
+    }
+    turns
+}

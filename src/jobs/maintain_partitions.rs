@@ -1,0 +1,25 @@
+//! Makes the partitions of the coming weeks and drops those past their retention.
+//!
+//! Running twice is harmless: the database function makes what is missing and nothing else.
+
+use super::{Job, JobContext, Outcome, Run};
+use crate::domain::orders::MaintainPartitions;
+use crate::store::partitions;
+
+impl Job for MaintainPartitions {
+    async fn run(self, context: &JobContext, _run: Run) -> Outcome {
+        let maintain = async {
+            let mut tx = context.db.system().begin().await?;
+            let changed = partitions::maintain(&mut tx).await?;
+            tx.commit().await?;
+            Ok::<_, crate::store::StoreError>(changed)
+        };
+        match maintain.await {
+            Ok(changed) => {
+                tracing::info!(partitions = changed, "partitions maintained");
+                Outcome::Done
+            }
+            Err(error) => error.into(),
+        }
+    }
+}

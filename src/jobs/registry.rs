@@ -1,0 +1,170 @@
+//! One line per job: its queue, how long a run may take, how often it is tried, and who may run it beside whom.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::queue::{
+    Backoff, Delivered, EnqueueIn, Handlers, KindSpec, Outcome, Payload, QueueSpec,
+};
+use super::{Job, JobContext, Run};
+use crate::domain::orders::{
+    DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, MaintainPartitions, SendMessage,
+};
+use crate::store::Tx;
+
+/// A queue, and how much of it one process takes on.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueLine {
+    /// Its name in rows.
+    pub name: &'static str,
+    /// Jobs of one process at once.
+    pub concurrency: usize,
+    /// Whether tenants take turns.
+    pub claims_in_turns: bool,
+}
+
+/// Messages to send. First in, first out: who may send next was decided before.
+pub const SEND: &str = "send";
+/// Files to read.
+pub const IMPORTS: &str = "imports";
+/// Campaigns to expand.
+pub const CAMPAIGNS: &str = "campaigns";
+/// What the schedules order.
+pub const HOUSE: &str = "house";
+
+/// Every queue.
+pub const QUEUES: &[QueueLine] = &[
+    // Each handler mostly waits for a batch of 64 or for a provider.
+    QueueLine {
+        name: SEND,
+        concurrency: 256,
+        claims_in_turns: false,
+    },
+    QueueLine {
+        name: IMPORTS,
+        concurrency: 2,
+        claims_in_turns: true,
+    },
+    QueueLine {
+        name: CAMPAIGNS,
+        concurrency: 2,
+        claims_in_turns: true,
+    },
+    QueueLine {
+        name: HOUSE,
+        concurrency: 4,
+        claims_in_turns: false,
+    },
+];
+
+macro_rules! orders {
+    ($($order:ident { queue: $queue:expr, timeout_secs: $timeout:literal, tries: $tries:expr, lane: $lane:expr, unique: $unique:expr }),+ $(,)?) => {
+        $(impl Payload for $order {
+            const KIND: &'static str = $order::NAME;
+            const QUEUE: &'static str = $queue;
+            const MAX_ATTEMPTS: i16 = $tries;
+
+            fn lane(&self) -> Option<Uuid> {
+                let lane: fn(&$order) -> Option<Uuid> = $lane;
+                lane(self)
+            }
+
+            fn unique_key(&self) -> Option<String> {
+                let unique: fn(&$order) -> Option<String> = $unique;
+                unique(self)
+            }
+        })+
+
+        /// The handlers of one queue.
+        fn handlers(queue: &str, context: &JobContext) -> Handlers {
+            let mut handlers = Handlers::default();
+            $(if $queue == queue {
+                handlers = with::<$order>(handlers, Duration::from_secs($timeout), context.clone());
+            })+
+            handlers
+        }
+    };
+}
+
+orders! {
+    SendMessage { queue: SEND, timeout_secs: 60, tries: 12, lane: |_| None, unique: |_| None },
+    // Freezing an audience of millions is one statement.
+    ExpandCampaign { queue: CAMPAIGNS, timeout_secs: 660, tries: 12, lane: |o| Some(o.tenant_id.0),
+        unique: |o| Some(format!("expand:{}", o.campaign_id)) },
+    // The next tick orders them again: tried often, kept dead never for long.
+    FoldCampaignDeltas { queue: HOUSE, timeout_secs: 30, tries: 3, lane: |_| None,
+        unique: |_| Some(FoldCampaignDeltas::NAME.into()) },
+    MaintainPartitions { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
+        unique: |_| Some(MaintainPartitions::NAME.into()) },
+    DemoAdvanceStatus { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
+        unique: |_| Some(DemoAdvanceStatus::NAME.into()) },
+}
+
+fn with<J: Job>(handlers: Handlers, timeout: Duration, context: JobContext) -> Handlers {
+    let spec = KindSpec {
+        kind: J::KIND,
+        timeout,
+        backoff: Backoff::default(),
+    };
+    handlers.with(spec, move |delivered: Delivered| {
+        let context = context.clone();
+        async move {
+            match serde_json::from_value::<J>(delivered.payload) {
+                Ok(order) => {
+                    let run = Run {
+                        fence: delivered.fence,
+                        attempt: delivered.attempt,
+                    };
+                    order.run(&context, run).await
+                }
+                Err(error) => Outcome::dead(format!("unreadable payload: {error}")),
+            }
+        }
+    })
+}
+
+/// What this process serves of a queue, and with which handlers.
+pub fn service(line: QueueLine, context: &JobContext) -> (QueueSpec, Handlers) {
+    let spec = QueueSpec {
+        queue: line.name.into(),
+        concurrency: line.concurrency,
+        claims_in_turns: line.claims_in_turns,
+    };
+    (spec, handlers(line.name, context))
+}
+
+impl<K: Send> EnqueueIn for Tx<K> {
+    fn conn(&mut self) -> &mut PgConnection {
+        Self::conn(self)
+    }
+
+    fn announce(&mut self, queue: &str, lowest_id: i64) {
+        Self::announce(self, queue, lowest_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::orders::NAMES;
+
+    #[test]
+    fn every_order_has_a_line_in_a_queue_that_is_served() {
+        let lines = [
+            (SendMessage::KIND, SendMessage::QUEUE),
+            (ExpandCampaign::KIND, ExpandCampaign::QUEUE),
+            (FoldCampaignDeltas::KIND, FoldCampaignDeltas::QUEUE),
+            (MaintainPartitions::KIND, MaintainPartitions::QUEUE),
+            (DemoAdvanceStatus::KIND, DemoAdvanceStatus::QUEUE),
+        ];
+        for name in NAMES {
+            let (_, queue) = lines.iter().find(|(kind, _)| kind == name).unwrap();
+            assert!(
+                QUEUES.iter().any(|line| line.name == *queue),
+                "{name} in {queue}"
+            );
+        }
+    }
+}

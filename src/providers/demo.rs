@@ -1,0 +1,223 @@
+//! The simulated provider of demo tenants: same path, no network.
+//!
+//! Outcomes follow from the message id (`domain::demo`). Each call it accepts stands in the ledger, committed, before
+//! its answer is given: the ledger is the judge of double sends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AccountError, AccountStatus, Provider, SendError, SendReceipt, SendRequest, WebhookError,
+    WebhookReport,
+};
+use crate::domain::channel::Channel;
+use crate::domain::demo::{self, Fate};
+use crate::domain::ids::{AttemptId, MessageKey};
+use crate::domain::status::Status;
+
+/// One accepted call, for the ledger.
+#[derive(Debug, Clone)]
+pub struct LedgerEntry {
+    /// Which message.
+    pub key: MessageKey,
+    /// Which attempt.
+    pub attempt_id: AttemptId,
+    /// What the demo provider calls it.
+    pub provider_message_id: String,
+    /// What it will say next, and when.
+    pub next: Option<(&'static str, Duration)>,
+}
+
+/// Where accepted calls are written down. Handed in, since providers name no store.
+pub trait Ledger: Send + Sync + std::fmt::Debug {
+    /// Returns once the entry is durable.
+    ///
+    /// # Errors
+    /// A text when that is not certain: the entry may be there or not.
+    fn record(&self, entry: LedgerEntry) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// The demo provider.
+#[derive(Debug, Clone)]
+pub struct DemoProvider {
+    ledger: Arc<dyn Ledger>,
+}
+
+impl DemoProvider {
+    /// A provider that writes what it accepts to `ledger`.
+    pub fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger }
+    }
+}
+
+/// A callback as the demo provider would make it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Callback {
+    provider_message_id: String,
+    status: String,
+}
+
+impl Provider for DemoProvider {
+    fn send<'a>(
+        &'a self,
+        request: &'a SendRequest,
+    ) -> BoxFuture<'a, Result<SendReceipt, SendError>> {
+        Box::pin(async move {
+            let id = request.key.id;
+            if let Fate::Refused { code } = Fate::of(id, request.channel) {
+                return Err(SendError::Rejected { code: code.into() });
+            }
+            let word = demo::first_word(request.channel);
+            let status =
+                Status::parse(request.channel, word).map_err(|error| SendError::Unavailable {
+                    reason: error.to_string(),
+                })?;
+            let receipt = SendReceipt {
+                provider_message_id: format!("DM{}", request.attempt_id.0.simple()),
+                status,
+            };
+            let entry = LedgerEntry {
+                key: request.key,
+                attempt_id: request.attempt_id,
+                provider_message_id: receipt.provider_message_id.clone(),
+                next: demo::next_word(id, request.channel, word),
+            };
+            match self.ledger.record(entry).await {
+                Ok(()) => Ok(receipt),
+                Err(reason) => Err(SendError::Uncertain { reason }),
+            }
+        })
+    }
+
+    fn verify<'a>(&'a self, _account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn parse_webhook(&self, channel: Channel, body: &[u8]) -> Result<WebhookReport, WebhookError> {
+        let callback: Callback =
+            serde_json::from_slice(body).map_err(|error| WebhookError(error.to_string()))?;
+        let status = Status::parse(channel, &callback.status)
+            .map_err(|error| WebhookError(error.to_string()))?;
+        Ok(WebhookReport {
+            provider_message_id: callback.provider_message_id,
+            status,
+            error_code: demo::error_code(channel, status).map(Into::into),
+        })
+    }
+
+    fn status<'a>(
+        &'a self,
+        _account_ref: &'a str,
+    ) -> BoxFuture<'a, Result<AccountStatus, AccountError>> {
+        Box::pin(async {
+            Ok(AccountStatus {
+                is_active: true,
+                kind: "simulated".into(),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::ids::{MessageId, TenantId};
+
+    #[derive(Debug, Default)]
+    struct Memory {
+        entries: Mutex<Vec<LedgerEntry>>,
+        is_broken: bool,
+    }
+
+    impl Ledger for Memory {
+        fn record(&self, entry: LedgerEntry) -> BoxFuture<'_, Result<(), String>> {
+            Box::pin(async move {
+                self.entries.lock().unwrap().push(entry);
+                if self.is_broken {
+                    Err("no answer".into())
+                } else {
+                    Ok(())
+                }
+            })
+        }
+    }
+
+    fn request(message: u128) -> SendRequest {
+        SendRequest {
+            key: MessageKey {
+                tenant_id: TenantId(Uuid::from_u128(1)),
+                id: MessageId(Uuid::from_u128(message)),
+            },
+            attempt_id: AttemptId(Uuid::from_u128(message + 1)),
+            channel: Channel::Sms,
+            from: "+12055550100".into(),
+            to: "+12055550101".into(),
+            subject: None,
+            body: "Hello".into(),
+            html: None,
+        }
+    }
+
+    fn find(wanted: impl Fn(Fate) -> bool) -> SendRequest {
+        let id = (1..10_000u128)
+            .map(|n| n << 64 | n)
+            .find(|id| wanted(Fate::of(MessageId(Uuid::from_u128(*id)), Channel::Sms)))
+            .unwrap();
+        request(id)
+    }
+
+    #[tokio::test]
+    async fn what_it_takes_stands_in_the_ledger_and_what_it_refuses_does_not() {
+        let ledger = Arc::new(Memory::default());
+        let provider = DemoProvider::new(ledger.clone());
+        let taken = find(|fate| matches!(fate, Fate::Taken { .. }));
+        let refused = find(|fate| matches!(fate, Fate::Refused { .. }));
+
+        let receipt = provider.send(&taken).await.unwrap();
+        let refusal = provider.send(&refused).await.unwrap_err();
+
+        assert_eq!(receipt.status.as_str(), "queued");
+        assert_eq!(
+            refusal,
+            SendError::Rejected {
+                code: "21211".into()
+            }
+        );
+        assert_eq!(ledger.entries.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_may_be_there_or_not_leaves_the_outcome_open() {
+        let provider = DemoProvider::new(Arc::new(Memory {
+            is_broken: true,
+            ..Memory::default()
+        }));
+        let taken = find(|fate| matches!(fate, Fate::Taken { .. }));
+
+        assert!(matches!(
+            provider.send(&taken).await,
+            Err(SendError::Uncertain { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn its_callbacks_are_read_as_a_real_providers_are() {
+        let provider = DemoProvider::new(Arc::new(Memory::default()));
+        let body = br#"{"provider_message_id":"DM1","status":"undelivered"}"#;
+
+        let report = provider.parse_webhook(Channel::Sms, body).unwrap();
+
+        assert_eq!(report.error_code.as_deref(), Some("30003"));
+        assert!(provider.parse_webhook(Channel::Sms, b"{}").is_err());
+        assert!(provider.verify("demo").await.is_ok());
+        assert!(provider.status("demo").await.unwrap().is_active);
+    }
+}

@@ -1,0 +1,132 @@
+//! The outside: one client per provider, and the errors that say what a caller may do next.
+//!
+//! A provider names no store and no job. It is never called inside a transaction, and it never repeats a request by
+//! itself.
+
+pub mod demo;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::domain::channel::Channel;
+use crate::domain::ids::{AttemptId, MessageKey};
+use crate::domain::status::Status;
+
+/// One message for one person, as a provider is asked to carry it.
+#[derive(Debug, Clone)]
+pub struct SendRequest {
+    /// Which message; part of the callback address.
+    pub key: MessageKey,
+    /// Which attempt; the token that callbacks carry.
+    pub attempt_id: AttemptId,
+    /// How it reaches the person.
+    pub channel: Channel,
+    /// The sender's address.
+    pub from: String,
+    /// The person's address.
+    pub to: String,
+    /// The subject, of emails.
+    pub subject: Option<String>,
+    /// The text.
+    pub body: String,
+    /// The HTML, of emails.
+    pub html: Option<String>,
+}
+
+/// The provider's yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendReceipt {
+    /// What it calls the message.
+    pub provider_message_id: String,
+    /// What it says of it now.
+    pub status: Status,
+}
+
+/// Why a provider did not take a message, or why we do not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The provider will never take it: wrong number, opted out.
+    #[error("rejected by provider: {code}")]
+    Rejected {
+        /// The provider's error code.
+        code: String,
+    },
+    /// Too fast. Nothing was accepted.
+    #[error("throttled by provider: {code}")]
+    Throttled {
+        /// The provider's error code.
+        code: String,
+        /// How long it asked us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The request never reached the provider. Safe to repeat.
+    #[error("provider unreachable: {reason}")]
+    Unavailable {
+        /// What kept us.
+        reason: String,
+    },
+    /// The request went out and no clear answer came back. Not safe to repeat.
+    #[error("outcome unknown: {reason}")]
+    Uncertain {
+        /// What we saw instead of an answer.
+        reason: String,
+    },
+}
+
+/// Why a provider account is not usable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    /// The provider does not know these credentials, or does not let them send.
+    #[error("the provider refuses these credentials: {0}")]
+    Refused(String),
+    /// The provider cannot be asked now.
+    #[error("the provider cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+/// What a provider says of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountStatus {
+    /// Whether it may send now.
+    pub is_active: bool,
+    /// The provider's word for its kind: trial, full, simulated.
+    pub kind: String,
+}
+
+/// What a provider told us of one message by calling back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookReport {
+    /// What the provider calls the message.
+    pub provider_message_id: String,
+    /// What it says of it.
+    pub status: Status,
+    /// Its error code, where it gave one.
+    pub error_code: Option<String>,
+}
+
+/// Why a callback cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unreadable callback: {0}")]
+pub struct WebhookError(pub String);
+
+/// A provider that carries messages out.
+pub trait Provider: Send + Sync + std::fmt::Debug {
+    /// Asks for one message, once. The caller bounds the time.
+    fn send<'a>(
+        &'a self,
+        request: &'a SendRequest,
+    ) -> BoxFuture<'a, Result<SendReceipt, SendError>>;
+
+    /// Checks that the account's credentials work.
+    fn verify<'a>(&'a self, account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>>;
+
+    /// Reads a callback's body, whose signature was checked before.
+    fn parse_webhook(&self, channel: Channel, body: &[u8]) -> Result<WebhookReport, WebhookError>;
+
+    /// Asks what the provider thinks of an account.
+    fn status<'a>(
+        &'a self,
+        account_ref: &'a str,
+    ) -> BoxFuture<'a, Result<AccountStatus, AccountError>>;
+}

@@ -1,0 +1,253 @@
+//! Templates: a name and its current version. Versions are immutable; a message's content points at one.
+
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{StoreError, StoreResult, TenantTx};
+use crate::domain::channel::Channel;
+use crate::domain::ids::{TemplateId, TemplateVersionId, TenantId, UserId};
+
+const TEMPLATE: &str = "template";
+
+/// A template with its current version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    /// Which one.
+    pub id: TemplateId,
+    /// What people call it; unique within the tenant.
+    pub name: String,
+    /// The channel it is written for.
+    pub channel: Channel,
+    /// What it says now.
+    pub version: TemplateVersion,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// One immutable text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplateVersion {
+    /// Which one.
+    pub id: TemplateVersionId,
+    /// Whose text it is.
+    pub template_id: TemplateId,
+    /// Counted from 1.
+    pub version: i32,
+    /// The channel it is written for.
+    pub channel: Channel,
+    /// The subject, of emails.
+    pub subject: Option<String>,
+    /// The text.
+    pub body: String,
+    /// The HTML, of emails.
+    pub html: Option<String>,
+    /// Every variable it may ask for.
+    pub variables: Vec<String>,
+    /// When it was written.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A text about to become a version.
+#[derive(Debug, Clone)]
+pub struct NewVersion {
+    /// Drawn by the caller.
+    pub id: TemplateVersionId,
+    /// The subject, of emails.
+    pub subject: Option<String>,
+    /// The text.
+    pub body: String,
+    /// The HTML, of emails.
+    pub html: Option<String>,
+    /// Every variable it may ask for.
+    pub variables: Vec<String>,
+    /// Who wrote it.
+    pub created_by: Option<UserId>,
+}
+
+struct VersionRow {
+    id: Uuid,
+    template_id: Uuid,
+    version: i32,
+    channel: String,
+    subject: Option<String>,
+    body: Option<String>,
+    html: Option<String>,
+    variables: Json<Vec<String>>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<VersionRow> for TemplateVersion {
+    type Error = StoreError;
+
+    fn try_from(row: VersionRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: TemplateVersionId(row.id),
+            template_id: TemplateId(row.template_id),
+            version: row.version,
+            channel: row.channel.parse()?,
+            subject: row.subject,
+            body: row.body.unwrap_or_default(),
+            html: row.html,
+            variables: row.variables.0,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Adds a template without a text; [`insert_version`] in the same transaction gives it one.
+pub async fn insert_template(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: TemplateId,
+    name: &str,
+    channel: Channel,
+) -> StoreResult<()> {
+    query!(
+        "INSERT INTO templates (tenant_id, id, name, channel) VALUES ($1, $2, $3, $4)",
+        tenant_id.0,
+        id.0,
+        name,
+        channel.as_str(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Adds a version and makes it the current one. Returns its number, counted from 1.
+pub async fn insert_version(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    template_id: TemplateId,
+    new: &NewVersion,
+) -> StoreResult<i32> {
+    // The row's lock makes two versions written at once come one after the other.
+    let done = query!(
+        "UPDATE templates SET current_version_id = $3, updated_at = app_now() WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        template_id.0,
+        new.id.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    if done.rows_affected() == 0 {
+        return Err(StoreError::NotFound { what: TEMPLATE });
+    }
+    let version = query_scalar!(
+        r#"
+        INSERT INTO template_versions (tenant_id, id, template_id, version, subject, body, html, variables, created_by)
+        SELECT $1, $2, $3, COALESCE(max(v.version), 0) + 1, $4, $5, $6, $7, $8
+        FROM template_versions v
+        WHERE v.tenant_id = $1 AND v.template_id = $3
+        RETURNING version
+        "#,
+        tenant_id.0,
+        new.id.0,
+        template_id.0,
+        new.subject,
+        new.body,
+        new.html,
+        Json(&new.variables) as _,
+        new.created_by.map(|id| id.0),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(version)
+}
+
+/// One version, current or not.
+pub async fn load_version(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    id: TemplateVersionId,
+) -> StoreResult<TemplateVersion> {
+    query_as!(
+        VersionRow,
+        r#"
+        SELECT v.id, v.template_id, v.version, t.channel, v.subject, v.body, v.html,
+               v.variables AS "variables: Json<Vec<String>>", v.created_at
+        FROM template_versions v
+        JOIN templates t ON t.tenant_id = v.tenant_id AND t.id = v.template_id
+        WHERE v.tenant_id = $1 AND v.id = $2
+        "#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?
+    .ok_or(StoreError::NotFound {
+        what: "template version",
+    })?
+    .try_into()
+}
+
+/// A template with its current version.
+pub async fn load_template(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: TemplateId,
+) -> StoreResult<Template> {
+    let mut found = list(tx, tenant_id, Some(id), None, 1).await?;
+    found.pop().ok_or(StoreError::NotFound { what: TEMPLATE })
+}
+
+/// Templates of a tenant, newest first, before `before`.
+pub async fn list_templates(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    before: Option<TemplateId>,
+    limit: i64,
+) -> StoreResult<Vec<Template>> {
+    list(tx, tenant_id, None, before, limit).await
+}
+
+async fn list(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    only: Option<TemplateId>,
+    before: Option<TemplateId>,
+    limit: i64,
+) -> StoreResult<Vec<Template>> {
+    let rows = query!(
+        r#"
+        SELECT t.id, t.name, t.channel, t.created_at, v.id AS version_id, v.version, v.subject, v.body, v.html,
+               v.variables AS "variables: Json<Vec<String>>", v.created_at AS version_created_at
+        FROM templates t
+        JOIN template_versions v ON v.tenant_id = t.tenant_id AND v.id = t.current_version_id
+        WHERE t.tenant_id = $1 AND NOT t.is_archived
+          AND ($2::uuid IS NULL OR t.id = $2) AND ($3::uuid IS NULL OR t.id < $3)
+        ORDER BY t.id DESC
+        LIMIT $4
+        "#,
+        tenant_id.0,
+        only.map(|id| id.0),
+        before.map(|id| id.0),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let channel: Channel = row.channel.parse()?;
+            Ok(Template {
+                id: TemplateId(row.id),
+                name: row.name,
+                channel,
+                version: TemplateVersion {
+                    id: TemplateVersionId(row.version_id),
+                    template_id: TemplateId(row.id),
+                    version: row.version,
+                    channel,
+                    subject: row.subject,
+                    body: row.body.unwrap_or_default(),
+                    html: row.html,
+                    variables: row.variables.0,
+                    created_at: row.version_created_at,
+                },
+                created_at: row.created_at,
+            })
+        })
+        .collect::<Result<_, StoreError>>()
+}
