@@ -39,7 +39,8 @@ create table imports (
   consent jsonb,                                       -- wording, source, date, when the tenant attests it
   next_chunk int not null default 0, carry bytea,      -- cursor and half a line, moved with each chunk's rows
   rows_read bigint not null default 0, rows_created bigint not null default 0, rows_updated bigint not null default 0,
-  rows_skipped bigint not null default 0, rows_refused bigint not null default 0, failure_reason text,
+  rows_skipped bigint not null default 0, rows_refused bigint not null default 0, refused_by_code jsonb not null default '{}',
+  failure_reason text,
   created_by uuid, created_at timestamptz not null default app_now(), finished_at timestamptz,
   primary key (tenant_id, id), foreign key (tenant_id, list_id) references contact_lists);
 comment on table imports is 'One upload; the cursor makes it go on where a kill -9 left it, on any machine.';

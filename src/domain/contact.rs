@@ -219,6 +219,16 @@ impl ContactDraft {
         (phone, email)
     }
 
+    /// Takes what a later row of the same contact holds; what is empty there stays.
+    pub fn take_over(&mut self, later: Self) {
+        self.first_name = later.first_name.or(self.first_name.take());
+        self.last_name = later.last_name.or(self.last_name.take());
+        self.country = later.country.or(self.country.take());
+        self.zip = later.zip.or(self.zip.take());
+        self.timezone = later.timezone.or(self.timezone.take());
+        self.attributes.extend(later.attributes);
+    }
+
     /// What a search by the beginning of a name looks at.
     pub fn name_normalized(&self) -> String {
         normalize_name(self.first_name.as_deref(), self.last_name.as_deref())

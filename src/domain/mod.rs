@@ -22,6 +22,7 @@ pub mod demo;
 pub mod email;
 pub mod holds;
 pub mod ids;
+pub mod import;
 pub mod message;
 pub mod orders;
 pub mod phone;
