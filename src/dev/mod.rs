@@ -1,3 +1,4 @@
 //! The workbench: what the command line, the tests and the benches share and no production path needs.
 
+pub mod demo;
 pub mod postgres;

@@ -16,6 +16,7 @@ mod api_conventions;
 mod catalogue;
 mod keys;
 mod launcher;
+mod message_path;
 mod migrate;
 mod openapi;
 mod queue_conformance;

@@ -1,0 +1,217 @@
+//! A demo tenant with contacts and a worker: what a story about messages needs.
+
+use std::time::Duration;
+
+use engageninja::crypto::mac::MacKey;
+use engageninja::delivery::campaigns::start_campaign;
+use engageninja::dev::demo::create_demo_tenant;
+use engageninja::domain::campaign::{Audience, Campaign, CampaignStatus};
+use engageninja::domain::channel::{Channel, Class};
+use engageninja::domain::counts::Counts;
+use engageninja::domain::holds::Holds;
+use engageninja::domain::ids::{CampaignId, ContactId, TemplateId, TemplateVersionId, TenantId};
+use engageninja::jobs::worker::{Worker, WorkerOptions};
+use engageninja::schedules;
+use engageninja::store::campaign_counts::list_snapshots;
+use engageninja::store::templates::{NewVersion, insert_template, insert_version};
+use engageninja::store::{Db, campaigns};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::db::TestDb;
+use super::eventually;
+
+/// One demo tenant on a database of its own.
+#[derive(Debug)]
+pub struct World {
+    /// The database.
+    pub db: TestDb,
+    /// Its one tenant.
+    pub tenant_id: TenantId,
+    /// The key of addresses and contents.
+    pub mac_key: MacKey,
+    /// How long things take.
+    pub holds: Holds,
+}
+
+impl World {
+    /// A tenant without contacts.
+    pub async fn start() -> Self {
+        Self::on(TestDb::new().await).await
+    }
+
+    /// The same on a database of the caller's.
+    pub async fn on(db: TestDb) -> Self {
+        let tenant_id = create_demo_tenant(&db.db(), "Dojo Coffee", "dojo")
+            .await
+            .unwrap();
+        let mac_key = MacKey::from_base64(&MacKey::generate()).unwrap();
+        Self {
+            db,
+            tenant_id,
+            mac_key,
+            holds: Holds::REAL,
+        }
+    }
+
+    /// Adds `count` contacts with a number each and consent to SMS.
+    pub async fn add_contacts(&self, count: u32) {
+        for n in 0..count {
+            self.add_contact(&format!("Person{n}"), &format!("+1205555{n:04}"))
+                .await;
+        }
+    }
+
+    /// Adds one contact with consent to SMS.
+    pub async fn add_contact(&self, first_name: &str, phone: &str) -> ContactId {
+        let id = ContactId(Uuid::now_v7());
+        let (tenant_id, mac) = (self.tenant_id, hex(&self.mac_key.address(phone)));
+        // Two contacts may share a number when their email differs.
+        self.db
+            .execute(&format!(
+                "INSERT INTO cell.contacts (tenant_id, id, first_name, phone_e164, phone_mac, email, email_normalized, email_mac)
+                 VALUES ('{tenant_id}', '{id}', '{first_name}', '{phone}', '\\x{mac}', '{id}@x.example', '{id}@x.example', '\\x{mac}');
+                 INSERT INTO cell.contact_consents (tenant_id, contact_id, channel, state, consent_id, at)
+                 VALUES ('{tenant_id}', '{id}', 'sms', 'attested', '{id}', public.app_now())"
+            ))
+            .await;
+        id
+    }
+
+    /// A draft of a campaign to everybody, by SMS.
+    pub async fn draft(&self, body: &str) -> CampaignId {
+        let tenant_id = self.tenant_id;
+        let version_id = TemplateVersionId(Uuid::now_v7());
+        let template_id = TemplateId(Uuid::now_v7());
+        let template = engageninja::domain::template::Template::parse(
+            body,
+            engageninja::domain::template::Markup::Text,
+        )
+        .unwrap();
+        let mut tx = self.db().cell(tenant_id).begin().await.unwrap();
+        let name = format!("Template {template_id}");
+        insert_template(&mut tx, tenant_id, template_id, &name, Channel::Sms)
+            .await
+            .unwrap();
+        let version = NewVersion {
+            id: version_id,
+            subject: None,
+            body: body.into(),
+            html: None,
+            variables: template.variables().to_vec(),
+            created_by: None,
+        };
+        insert_version(&mut tx, tenant_id, template_id, &version)
+            .await
+            .unwrap();
+        let campaign = Campaign {
+            tenant_id,
+            id: CampaignId(Uuid::now_v7()),
+            name: "Spring sale".into(),
+            channel: Channel::Sms,
+            class: Class::Bulk,
+            status: CampaignStatus::Draft,
+            sender_id: None,
+            content_id: Some(version_id),
+            audience: Audience::Everybody,
+            expires_after: Duration::from_hours(72),
+            started_at: None,
+            paused_at: None,
+            finished_at: None,
+            failure_reason: None,
+            created_at: self.db.clock().now(),
+        };
+        campaigns::insert_campaign(&mut tx, &campaign, None)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        campaign.id
+    }
+
+    /// A started campaign to everybody, by SMS.
+    pub async fn campaign(&self, body: &str) -> CampaignId {
+        let id = self.draft(body).await;
+        let mut tx = self.db().cell(self.tenant_id).begin().await.unwrap();
+        start_campaign(&mut tx, self.tenant_id, id, &self.db.clock())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    /// A worker in this process.
+    pub async fn worker(&self) -> Worker {
+        Worker::start(self.db(), self.worker_options()).await
+    }
+
+    /// How a worker of this world is started.
+    pub fn worker_options(&self) -> WorkerOptions {
+        WorkerOptions {
+            mac_key: self.mac_key.clone(),
+            holds: self.holds,
+            concurrency: None,
+            queues: Vec::new(),
+            roles: Vec::new(),
+        }
+    }
+
+    /// A scheduler in this process, until the guard is dropped.
+    pub fn scheduler(&self) -> tokio_util::sync::DropGuard {
+        let stop = CancellationToken::new();
+        tokio::spawn(schedules::run(self.db(), stop.clone()));
+        stop.drop_guard()
+    }
+
+    /// Waits until a campaign has completed.
+    pub async fn completed(&self, id: CampaignId) {
+        eventually("the campaign completes", || async {
+            self.load(id).await.status == CampaignStatus::Completed
+        })
+        .await;
+    }
+
+    /// The campaign as it is.
+    pub async fn load(&self, id: CampaignId) -> Campaign {
+        let mut tx = self.db().cell(self.tenant_id).begin().await.unwrap();
+        campaigns::load_campaign(tx.conn(), self.tenant_id, id)
+            .await
+            .unwrap()
+    }
+
+    /// Its counts in one snapshot.
+    pub async fn counts(&self, id: CampaignId) -> Counts {
+        let mut tx = self.db().system().begin().await.unwrap();
+        let mut snapshots = list_snapshots(tx.conn(), &[(self.tenant_id, id)])
+            .await
+            .unwrap();
+        snapshots.pop().unwrap().counts
+    }
+
+    /// One number, asked by a superuser.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let mut conn = self.db.options().cell.connect().await.unwrap();
+        let row = sqlx::raw_sql(AssertSqlSafe(format!(
+            "SET search_path = cell, public; {sql}"
+        )));
+        let rows = row.fetch_all(&mut conn).await.unwrap();
+        rows.last().unwrap().get::<i64, _>(0)
+    }
+
+    /// Addresses that were sent to more than once, as the demo provider's ledger knows.
+    pub async fn doubled(&self) -> i64 {
+        self.number(
+            "SELECT count(*) FROM (SELECT m.dest_mac FROM demo_ledger d JOIN messages m
+             ON m.tenant_id = d.tenant_id AND m.id = d.message_id GROUP BY m.dest_mac, m.campaign_id HAVING count(*) > 1) x",
+        )
+        .await
+    }
+
+    fn db(&self) -> Db {
+        self.db.db()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
