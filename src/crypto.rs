@@ -1,4 +1,5 @@
 //! Keys: the ring that seals secrets, and the key that never rotates.
 
+pub mod key_ring;
 pub mod mac;
 pub mod password;

@@ -1,10 +1,219 @@
-//! Logs and metrics: every name is listed here once.
+//! Logs and metrics: set up once per program, every metric's name listed here once.
+//!
+//! A log line holds ids, never a body, an address, a number or a credential.
 
-/// Batches that lost a deadlock; stays 0 while every writer keeps the order.
-pub const DEADLOCK_TOTAL: &str = "engageninja_deadlock_total";
-/// Attempts by the state they ended in.
-pub const ATTEMPTS_TOTAL: &str = "engageninja_attempts_total";
-/// Attempts parked because nobody closed them.
-pub const PARKED_TOTAL: &str = "engageninja_parked_total";
-/// Messages let out of the backlog.
-pub const RELEASED_TOTAL: &str = "engageninja_released_total";
+use std::fs::OpenOptions;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// Histograms in seconds: from a statement to a slow provider.
+const SECONDS_BUCKETS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// How often histograms are folded while nobody reads them.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Why there is no telemetry.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter is not one.
+    #[error("ENGAGENINJA_LOG is not a level or `target=level,…`: {0}")]
+    Filter(String),
+    /// The log cannot be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// The log.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It has been set up before.
+    #[error("telemetry is set up twice")]
+    Twice,
+}
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("{other:?} is not a log format")),
+        }
+    }
+}
+
+/// Where lines go.
+#[derive(Debug, Clone)]
+pub enum LogTarget {
+    /// Beside the answers of a program, which go to its standard output.
+    Stderr {
+        /// Colours, where a terminal shows them.
+        colors: bool,
+    },
+    /// To the end of a file.
+    File(PathBuf),
+}
+
+/// Sets the log up for the rest of the program's life.
+pub fn init_log(filter: &str, format: LogFormat, target: LogTarget) -> Result<(), TelemetryError> {
+    let filter =
+        EnvFilter::try_new(filter).map_err(|error| TelemetryError::Filter(error.to_string()))?;
+    let (writer, colors) = match target {
+        LogTarget::Stderr { colors } => (
+            BoxMakeWriter::new(std::io::stderr),
+            colors && std::io::stderr().is_terminal(),
+        ),
+        LogTarget::File(path) => {
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .map_err(|source| TelemetryError::File { path, source })?;
+            (BoxMakeWriter::new(Mutex::new(file)), false)
+        }
+    };
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(colors);
+    match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(|_| TelemetryError::Twice)
+}
+
+/// Collects metrics from now on; the handle renders them for `/metrics`. Call it inside a runtime, which
+/// keeps them small while nobody reads.
+pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|_| TelemetryError::Twice)?;
+    for (name, help) in METRICS {
+        match name.rsplit('_').next() {
+            Some("total") => metrics::describe_counter!(*name, help.trim()),
+            Some("seconds") => metrics::describe_histogram!(*name, help.trim()),
+            _ => metrics::describe_gauge!(*name, help.trim()),
+        }
+    }
+    let kept = handle.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            kept.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+macro_rules! metric_names {
+    ($(#[doc = $help:literal] $name:ident = $text:literal;)+) => {
+        $(#[doc = $help] pub const $name: &str = $text;)+
+
+        /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`,
+        /// `provider` and `channel`, never a tenant.
+        pub const METRICS: &[(&str, &str)] = &[$(($name, $help)),+];
+    };
+}
+
+metric_names! {
+    /// How long handlers ran, by job.
+    JOB_RUN_SECONDS = "engageninja_job_run_seconds";
+    /// Jobs taken from a queue.
+    JOBS_CLAIMED_TOTAL = "engageninja_jobs_claimed_total";
+    /// Statements of the engine that failed, by task.
+    JOBS_DATABASE_ERRORS_TOTAL = "engageninja_jobs_database_errors_total";
+    /// Jobs given up.
+    JOBS_DEAD_TOTAL = "engageninja_jobs_dead_total";
+    /// Jobs completed.
+    JOBS_DONE_TOTAL = "engageninja_jobs_done_total";
+    /// Completions of a run that had lost its lease.
+    JOBS_FENCE_MISSED_TOTAL = "engageninja_jobs_fence_missed_total";
+    /// Leases taken away before their run ended.
+    JOBS_LEASES_LOST_TOTAL = "engageninja_jobs_leases_lost_total";
+    /// Scheduled jobs that became due.
+    JOBS_PROMOTED_TOTAL = "engageninja_jobs_promoted_total";
+    /// Jobs put off for another try.
+    JOBS_RESCHEDULED_TOTAL = "engageninja_jobs_rescheduled_total";
+    /// Jobs taken from a process that had gone.
+    JOBS_RESCUED_TOTAL = "engageninja_jobs_rescued_total";
+    /// Batches that lost a deadlock; stays 0 while every writer keeps the order.
+    DEADLOCK_TOTAL = "engageninja_deadlock_total";
+    /// Attempts by the state they ended in.
+    ATTEMPTS_TOTAL = "engageninja_attempts_total";
+    /// Attempts parked because nobody closed them.
+    PARKED_TOTAL = "engageninja_parked_total";
+    /// Messages let out of the backlog.
+    RELEASED_TOTAL = "engageninja_released_total";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Calls in `src` whose metric is written out instead of named.
+    fn literals(dir: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                literals(&path, found);
+            } else if !path.ends_with("telemetry.rs") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                for call in ["counter!(", "gauge!(", "histogram!("] {
+                    if text
+                        .split(call)
+                        .skip(1)
+                        .any(|rest| rest.trim_start().starts_with('"'))
+                    {
+                        found.push(path.display().to_string());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_metric_is_named_outside_this_file() {
+        let mut found = Vec::new();
+        literals(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut found,
+        );
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn names_end_in_a_unit() {
+        for (name, _) in METRICS {
+            let unit = name.rsplit('_').next().unwrap();
+            assert!(
+                ["total", "seconds", "bytes", "days", "count"].contains(&unit),
+                "{name}"
+            );
+        }
+    }
+}

@@ -100,6 +100,12 @@ mod tests {
         let key = MacKey::from_base64(&STANDARD.encode([7; KEY_BYTES]).into()).unwrap();
         let mac = STANDARD.encode(key.address("ann@example.com"));
         assert_eq!(mac, "bbsO33Rp5RAo08lRnbD01TOLmfUFlejKLB9YycXEzhw=");
+        let mac = STANDARD.encode(key.address("+15005550006"));
+        assert_eq!(mac, "5NsZAR/ApRiYBbgVdv4KEiG6oXvQ7bBkqYe+5zDuW08=");
+        let mac = STANDARD.encode(key.content(&["sms", "Hello"]));
+        assert_eq!(mac, "mZdzKSKb5UcgQhiofqVhO1QP1HY/cNCeV+EfviGyXaE=");
+        let mac = STANDARD.encode(key.fingerprint());
+        assert_eq!(mac, "bZutSHyZE5e04BkjW9/b95qaqxAZqmbyirilpmpkdHk=");
     }
 
     #[test]

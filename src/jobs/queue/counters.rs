@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::telemetry;
+
 /// Totals of this process since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
@@ -52,42 +54,42 @@ impl Counters {
 
     pub(super) fn claimed(&self, queue: &str, jobs: u64) {
         self.claimed.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_claimed_total", "queue" => queue.to_owned())
+        metrics::counter!(telemetry::JOBS_CLAIMED_TOTAL, "queue" => queue.to_owned())
             .increment(jobs);
     }
 
     pub(super) fn done(&self, jobs: u64) {
         self.done.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_done_total").increment(jobs);
+        metrics::counter!(telemetry::JOBS_DONE_TOTAL).increment(jobs);
     }
 
     pub(super) fn again(&self, jobs: u64) {
         self.again.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_rescheduled_total").increment(jobs);
+        metrics::counter!(telemetry::JOBS_RESCHEDULED_TOTAL).increment(jobs);
     }
 
     pub(super) fn dead(&self, jobs: u64) {
         self.dead.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_dead_total").increment(jobs);
+        metrics::counter!(telemetry::JOBS_DEAD_TOTAL).increment(jobs);
     }
 
     pub(super) fn promoted(&self, jobs: u64) {
         self.promoted.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_promoted_total").increment(jobs);
+        metrics::counter!(telemetry::JOBS_PROMOTED_TOTAL).increment(jobs);
     }
 
     pub(super) fn rescued(&self, jobs: u64) {
         self.rescued.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_rescued_total").increment(jobs);
+        metrics::counter!(telemetry::JOBS_RESCUED_TOTAL).increment(jobs);
     }
 
     pub(super) fn lost(&self, jobs: u64) {
         self.lost.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_leases_lost_total").increment(jobs);
+        metrics::counter!(telemetry::JOBS_LEASES_LOST_TOTAL).increment(jobs);
     }
 
     pub(super) fn missed(&self, jobs: u64) {
         self.missed.fetch_add(jobs, Ordering::Relaxed);
-        metrics::counter!("engageninja_jobs_fence_missed_total").increment(jobs);
+        metrics::counter!(telemetry::JOBS_FENCE_MISSED_TOTAL).increment(jobs);
     }
 }

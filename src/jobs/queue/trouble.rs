@@ -7,6 +7,8 @@ use tracing::{info, warn};
 
 use super::Tuning;
 
+use crate::telemetry;
+
 /// The failures of one task in a row.
 #[derive(Debug)]
 pub(super) struct Trouble {
@@ -28,8 +30,7 @@ impl Trouble {
 
     /// Notes a failure and waits before the next try. Logged once per outage, where it starts.
     pub(super) async fn wait(&mut self, error: &sqlx::Error) {
-        metrics::counter!("engageninja_jobs_database_errors_total", "task" => self.task)
-            .increment(1);
+        metrics::counter!(telemetry::JOBS_DATABASE_ERRORS_TOTAL, "task" => self.task).increment(1);
         if self.failures == 0 {
             warn!(task = self.task, %error, "the queue waits for the database");
         }

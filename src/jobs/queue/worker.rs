@@ -24,6 +24,8 @@ use super::layer::ending_of;
 use super::ticket::{Ending, Ticket};
 use super::{Backoff, Engine, Fence, Outcome, PgBackend, QueueSpec};
 
+use crate::telemetry;
+
 /// A job in the hands of its handler.
 #[derive(Debug, Clone)]
 pub struct Delivered {
@@ -140,7 +142,7 @@ async fn run(handlers: &Handlers, order: Order, envelope: &Envelope) {
     let ending = handle(spec, handler, delivered, ticket)
         .instrument(span)
         .await;
-    metrics::histogram!("engageninja_job_run_seconds", "job" => spec.kind)
+    metrics::histogram!(telemetry::JOB_RUN_SECONDS, "job" => spec.kind)
         .record(started.elapsed().as_secs_f64());
     ticket.end(ending);
 }
