@@ -66,6 +66,8 @@ pub struct Attestation {
     pub date: DateTime<Utc>,
     /// For which channels.
     pub channels: Vec<Channel>,
+    /// Who says so: a user or a key.
+    pub actor: Option<String>,
 }
 
 /// Why an attestation is not taken. Shown to people as it is.
@@ -351,9 +353,8 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The counts, once it is known how many contacts were new.
-    pub fn counts_with(&self, on_match: OnMatch, created: u64) -> ImportCounts {
-        let matched = self.drafts.len() as u64 + self.repeats - created;
+    /// The counts, once it is known how many rows made a contact and how many met one.
+    pub fn counts_with(&self, on_match: OnMatch, created: u64, matched: u64) -> ImportCounts {
         let (updated, skipped) = match on_match {
             OnMatch::Skip => (0, matched),
             OnMatch::Update => (matched, 0),
@@ -460,6 +461,7 @@ mod tests {
             source: "shop".into(),
             date: DateTime::UNIX_EPOCH,
             channels: vec![Channel::Sms],
+            actor: None,
         }
     }
 
@@ -471,7 +473,7 @@ mod tests {
         let batch = read(REPEATED, OnMatch::Skip);
         assert_eq!((batch.drafts.len(), batch.repeats), (2, 2));
         assert_eq!(batch.drafts[0].first_name.as_deref(), Some("Ann"));
-        let counts = batch.counts_with(OnMatch::Skip, 2);
+        let counts = batch.counts_with(OnMatch::Skip, 2, 2);
         assert_eq!(
             (counts.read, counts.created, counts.skipped, counts.refused),
             (5, 2, 2, 1)
@@ -486,7 +488,7 @@ mod tests {
         let batch = read(REPEATED, OnMatch::Update);
         assert_eq!(batch.drafts[0].first_name.as_deref(), Some("Anna"));
         assert_eq!(batch.drafts[0].attributes["tier"], "gold");
-        let counts = batch.counts_with(OnMatch::Update, 1);
+        let counts = batch.counts_with(OnMatch::Update, 1, 3);
         assert_eq!((counts.created, counts.updated, counts.skipped), (1, 3, 0));
     }
 

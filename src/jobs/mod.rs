@@ -6,6 +6,7 @@
 pub mod demo_advance_status;
 pub mod expand_campaign;
 pub mod fold_campaign_deltas;
+pub mod import_contacts;
 pub mod maintain_partitions;
 pub mod queue;
 pub mod registry;

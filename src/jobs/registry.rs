@@ -10,7 +10,8 @@ use super::queue::{
 };
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
-    DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, MaintainPartitions, SendMessage,
+    DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts, MaintainPartitions,
+    SendMessage,
 };
 use crate::store::Tx;
 
@@ -93,6 +94,9 @@ orders! {
     // Freezing an audience of millions is one statement.
     ExpandCampaign { queue: CAMPAIGNS, timeout_secs: 660, tries: 12, lane: |o| Some(o.tenant_id.0),
         unique: |o| Some(format!("expand:{}", o.campaign_id)) },
+    // A run ends itself after seconds; one chunk of 1 MiB may wait for a slow disk.
+    ImportContacts { queue: IMPORTS, timeout_secs: 120, tries: 12, lane: |o| Some(o.tenant_id.0),
+        unique: |o| Some(format!("import:{}", o.import_id)) },
     // The next tick orders them again: tried often, kept dead never for long.
     FoldCampaignDeltas { queue: HOUSE, timeout_secs: 30, tries: 3, lane: |_| None,
         unique: |_| Some(FoldCampaignDeltas::NAME.into()) },
@@ -155,6 +159,7 @@ mod tests {
         let lines = [
             (SendMessage::KIND, SendMessage::QUEUE),
             (ExpandCampaign::KIND, ExpandCampaign::QUEUE),
+            (ImportContacts::KIND, ImportContacts::QUEUE),
             (FoldCampaignDeltas::KIND, FoldCampaignDeltas::QUEUE),
             (MaintainPartitions::KIND, MaintainPartitions::QUEUE),
             (DemoAdvanceStatus::KIND, DemoAdvanceStatus::QUEUE),
