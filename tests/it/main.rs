@@ -19,6 +19,7 @@ mod launcher;
 mod message_path;
 mod migrate;
 mod openapi;
+mod prepared;
 mod queue_conformance;
 mod sessions;
 mod startup;
