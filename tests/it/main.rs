@@ -13,6 +13,7 @@
 mod harness;
 
 mod api_conventions;
+mod architecture;
 mod catalogue;
 mod keys;
 mod launcher;
