@@ -31,6 +31,8 @@ pub mod delivery;
 
 pub mod jobs;
 
+pub mod live;
+
 pub mod api;
 pub mod schedules;
 

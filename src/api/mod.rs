@@ -5,16 +5,23 @@
 
 pub mod auth;
 pub mod body;
+pub mod campaigns;
+pub mod contacts;
 pub mod document;
+pub mod events;
 pub mod gate;
 pub mod health;
 pub mod keys;
+pub mod messages;
 pub mod page;
+pub mod preview;
 pub mod problem;
+pub mod progress;
 pub mod reply;
 pub mod routes;
 pub mod sessions;
 pub mod state;
+pub mod templates;
 pub mod throttle;
 
 use std::io;
@@ -45,15 +52,34 @@ pub enum Tag {
     Sessions,
     /// Keys of the tenant's programs.
     Keys,
+    /// People the tenant writes to.
+    Contacts,
+    /// What is said.
+    Templates,
+    /// What is said to whom, and how far it is.
+    Campaigns,
+    /// Single messages.
+    Messages,
 }
 
 /// Every resource of the document; a tuple holds at most 16.
-pub type Resources = (sessions::Sessions, keys::Keys);
+pub type Resources = (
+    sessions::Sessions,
+    keys::Keys,
+    contacts::Contacts,
+    templates::Templates,
+    campaigns::Campaigns,
+    messages::Messages,
+);
 
 fn resources(state: &ApiState) -> Resources {
     (
         sessions::Sessions::new(state.clone()),
         keys::Keys::new(state.clone()),
+        contacts::Contacts::new(state.clone()),
+        templates::Templates::new(state.clone()),
+        campaigns::Campaigns::new(state.clone()),
+        messages::Messages::new(state.clone()),
     )
 }
 
@@ -91,7 +117,14 @@ pub async fn serve(
     listener: tokio::net::TcpListener,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    run(app(&state), listener, stop).await
+    let endpoint = app(&state);
+    let streams = state.streams.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        // Streams end first: nobody could wait for them to end by themselves.
+        streams.cancel();
+    });
+    run(endpoint, listener, state.streams).await
 }
 
 /// Serves any endpoint until `stop`: the admin address too.

@@ -79,14 +79,26 @@ problem_types! {
     NameTaken = 409 "name-taken" "The name is taken",
     /// Somebody else changed it meanwhile.
     Conflict = 409 "conflict" "It was changed meanwhile",
-    /// What it is now does not allow this step.
-    WrongState = 409 "wrong-state" "Its present state does not allow this",
+    /// The campaign was sent before.
+    CampaignAlreadySent = 409 "campaign-already-sent" "The campaign was sent before",
+    /// Only a campaign that is sending can be paused.
+    CampaignNotSending = 409 "campaign-not-sending" "The campaign is not sending",
     /// The body is larger than the operation takes.
     BodyTooLarge = 413 "body-too-large" "The body is too large",
     /// The operation takes another media type.
     UnsupportedMediaType = 415 "unsupported-media-type" "The media type is not supported",
     /// The body is JSON, but not what the operation takes.
     InvalidBody = 422 "invalid-body" "The body is not valid",
+    /// A text cannot be a template's.
+    InvalidTemplate = 422 "invalid-template" "The template cannot be used",
+    /// The campaign has no template.
+    CampaignWithoutTemplate = 422 "campaign-without-template" "The campaign has no template",
+    /// There is no active sender for the channel.
+    NoSender = 422 "no-sender" "There is nothing to send from",
+    /// Nobody would get it.
+    EmptyAudience = 422 "empty-audience" "Nobody would get it",
+    /// The template names what no contact has.
+    UnknownVariable = 422 "unknown-variable" "No contact has this variable",
     /// What the body says cannot be done.
     Unprocessable = 422 "unprocessable" "This cannot be done",
     /// Too many tries; wait.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::problem::{ApiError, ApiResult};
 use super::throttle::Throttle;
 use crate::clock::Clock;
 use crate::crypto::password;
+use crate::live::Live;
 use crate::store::Db;
 
 /// Password hashes computed at one time: each takes a core and 19 MiB.
@@ -24,6 +26,10 @@ pub struct ApiState {
     pub db: Db,
     /// Sign-ins tried lately.
     pub throttle: Arc<Throttle>,
+    /// Live numbers for whoever watches.
+    pub live: Live,
+    /// Ends every stream of this process.
+    pub streams: CancellationToken,
     hashes: Arc<Semaphore>,
 }
 
@@ -31,6 +37,8 @@ impl ApiState {
     /// State for one process.
     pub fn new(db: Db) -> Self {
         Self {
+            live: Live::new(db.clone()),
+            streams: CancellationToken::new(),
             db,
             throttle: Arc::new(Throttle::default()),
             hashes: Arc::new(Semaphore::new(HASHES_MAX)),

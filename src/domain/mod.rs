@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod campaign;
 pub mod channel;
 pub mod contact;
+pub mod content;
 pub mod counts;
 pub mod csv_file;
 pub mod demo;
@@ -29,6 +30,7 @@ pub mod phone;
 pub mod recipient;
 pub mod release;
 pub mod segments;
+pub mod shown;
 pub mod status;
 pub mod template;
 

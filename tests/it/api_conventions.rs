@@ -205,7 +205,7 @@ async fn an_inactive_tenant_is_refused_with_its_reason() {
     let app = App::start().await;
     let tenant = app.tenant("dojo").await;
     let key = app.key(&tenant, Role::Admin).await;
-    app.db
+    app.db()
         .execute("UPDATE control.tenant_directory SET status = 'suspended'")
         .await;
     let problem = app

@@ -41,7 +41,7 @@ async fn a_wrong_an_expired_and_a_revoked_key_are_refused_alike() {
     let app = App::start().await;
     let tenant = app.tenant("dojo").await;
     let admin = app.key(&tenant, Role::Admin).await;
-    let soon = app.db.clock().now() + chrono::TimeDelta::minutes(5);
+    let soon = app.db().clock().now() + chrono::TimeDelta::minutes(5);
     let body = json!({"name": "short", "role": "viewer", "expires_at": soon});
     let short = app.post(&admin, "/api/keys", &body).await.ok(201);
     let body = json!({"name": "ended", "role": "viewer"});
@@ -55,7 +55,7 @@ async fn a_wrong_an_expired_and_a_revoked_key_are_refused_alike() {
     }
     let secret = short["secret"].as_str().unwrap();
     app.get(secret, "/api/sessions/current").await.ok(200);
-    app.db.advance(Duration::from_mins(6)).await;
+    app.db().advance(Duration::from_mins(6)).await;
     let wrong = format!("{}x", &secret[..secret.len() - 1]);
     for key in [
         secret,
@@ -79,7 +79,7 @@ async fn the_last_use_is_noted_once_a_minute() {
         async || app.get(&admin, "/api/keys").await.ok(200)["items"][0]["last_used_at"].clone();
     let first = last_use().await;
     assert_eq!(last_use().await, first);
-    app.db.advance(Duration::from_secs(61)).await;
+    app.db().advance(Duration::from_secs(61)).await;
     assert_ne!(last_use().await, first);
 }
 

@@ -13,14 +13,18 @@
 mod harness;
 
 mod api_conventions;
-mod architecture;
+mod authz_matrix;
+mod campaign_counts;
+mod campaigns_api;
 mod catalogue;
+mod contacts_api;
 mod keys;
 mod launcher;
+mod live_numbers;
 mod message_path;
 mod migrate;
 mod openapi;
-mod prepared;
 mod queue_conformance;
 mod sessions;
 mod startup;
+mod templates_api;

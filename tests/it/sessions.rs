@@ -78,7 +78,7 @@ async fn somebody_disabled_does_not_sign_in_and_their_session_ends() {
     let tenant = app.tenant("dojo").await;
     let person = app.person(&tenant, Role::Owner).await;
     let cookie = app.sign_in(&person).await;
-    app.db
+    app.db()
         .execute("UPDATE control.users SET is_disabled = true")
         .await;
     let body = json!({"email": person.email, "password": person.password});
@@ -103,7 +103,7 @@ async fn the_sixth_try_in_a_minute_waits() {
     let refused = answer(app.request(Method::POST, "/api/sessions").json(&body)).await;
     refused.problem(429, "too-many-tries");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() <= 60);
-    app.db.advance(Duration::from_secs(61)).await;
+    app.db().advance(Duration::from_secs(61)).await;
     answer(app.request(Method::POST, "/api/sessions").json(&body))
         .await
         .problem(401, "wrong-credentials");
@@ -166,13 +166,13 @@ async fn a_session_ends_by_itself_and_with_the_membership() {
         app.request(Method::GET, "/api/sessions/current")
             .header(COOKIE, &cookie)
     };
-    app.db.advance(Duration::from_hours(24 * 13)).await;
+    app.db().advance(Duration::from_hours(24 * 13)).await;
     answer(current()).await.ok(200);
-    app.db.advance(Duration::from_hours(25)).await;
+    app.db().advance(Duration::from_hours(25)).await;
     answer(current()).await.problem(401, "unauthenticated");
 
     let cookie = app.sign_in(&person).await;
-    app.db.execute("DELETE FROM control.memberships").await;
+    app.db().execute("DELETE FROM control.memberships").await;
     let current = app
         .request(Method::GET, "/api/sessions/current")
         .header(COOKIE, cookie);

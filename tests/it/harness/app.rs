@@ -3,10 +3,11 @@
 use engageninja::api;
 use engageninja::api::state::ApiState;
 use engageninja::crypto::password::{hash_password, random_token, token_hash};
+use engageninja::dev::demo::create_demo_tenant;
 use engageninja::domain::actor::Role;
 use engageninja::domain::ids::{ApiKeyId, TenantId, UserId};
-use engageninja::store::control::{api_keys, directory, memberships, users};
-use engageninja::store::tenants;
+use engageninja::store::Db;
+use engageninja::store::control::{api_keys, memberships, users};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::SecretString;
@@ -15,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::db::TestDb;
+use super::world::World;
 
 /// A running API.
 #[derive(Debug)]
 pub struct App {
-    /// Its database.
-    pub db: TestDb,
+    db: Option<TestDb>,
     /// What its operations share.
     pub state: ApiState,
     address: String,
@@ -54,7 +55,22 @@ impl App {
 
     /// Starts it on a database.
     pub async fn on(db: TestDb) -> Self {
-        let state = ApiState::new(db.db());
+        let reached = db.db();
+        Self::serve(reached, Some(db)).await
+    }
+
+    /// Starts it on the database of a world, and names the world's tenant.
+    pub async fn beside(world: &World) -> (Self, Tenant) {
+        let app = Self::serve(world.db.db(), None).await;
+        let tenant = Tenant {
+            id: world.tenant_id,
+            slug: "dojo".to_owned(),
+        };
+        (app, tenant)
+    }
+
+    async fn serve(reached: Db, db: Option<TestDb>) -> Self {
+        let state = ApiState::new(reached);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
@@ -70,6 +86,11 @@ impl App {
             client,
             stop,
         }
+    }
+
+    /// Its database, where it has one of its own.
+    pub fn db(&self) -> &TestDb {
+        self.db.as_ref().expect("the database is the world's")
     }
 
     /// The address of its pages, as a browser's `Origin`.
@@ -103,29 +124,11 @@ impl App {
         answer(self.with_key(key, Method::DELETE, path)).await
     }
 
-    /// Makes a demo tenant.
+    /// Makes a demo tenant, with a sender per channel.
     pub async fn tenant(&self, slug: &str) -> Tenant {
-        let id = TenantId(Uuid::now_v7());
-        let mut tx = self.state.db.control_system().begin().await.unwrap();
-        let tenant = directory::NewTenant {
-            id,
-            name: slug,
-            slug,
-            is_demo: true,
-        };
-        directory::insert_tenant(&mut tx, &tenant).await.unwrap();
-        tx.commit().await.unwrap();
-
-        let mut tx = self.state.db.cell(id).begin().await.unwrap();
-        let tenant = tenants::NewTenant {
-            id,
-            name: slug,
-            default_country: "US",
-            is_demo: true,
-            is_consent_attested: true,
-        };
-        tenants::insert_tenant(&mut tx, &tenant).await.unwrap();
-        tx.commit().await.unwrap();
+        let id = create_demo_tenant(&self.state.db, slug, slug)
+            .await
+            .unwrap();
         Tenant {
             id,
             slug: slug.to_owned(),
@@ -259,5 +262,72 @@ impl Answer {
             );
         }
         problem
+    }
+}
+
+/// A stream of events that is being read.
+#[derive(Debug)]
+pub struct Events {
+    response: reqwest::Response,
+    buffer: String,
+}
+
+/// One event of a stream.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub data: Value,
+}
+
+impl App {
+    /// Begins to read a stream.
+    pub async fn events(&self, key: &str, path: &str) -> Events {
+        let request = self.with_key(key, Method::GET, path);
+        let response = super::within(30, "the stream begins", request.send())
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events {
+            response,
+            buffer: String::new(),
+        }
+    }
+}
+
+impl Events {
+    /// The next event; none when the stream has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(end) = self.buffer.find("\n\n") {
+                let block: String = self.buffer.drain(..end + 2).collect();
+                match Event::parse(&block) {
+                    Some(event) => return Some(event),
+                    // A sign of life.
+                    None => continue,
+                }
+            }
+            let piece = super::within(30, "an event comes", self.response.chunk());
+            let piece = piece.await.unwrap()?;
+            self.buffer.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+    }
+}
+
+impl Event {
+    fn parse(block: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let mut lines = block.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        };
+        Some(Self {
+            id: field("id")?.parse().unwrap(),
+            name: field("event")?.to_owned(),
+            data: serde_json::from_str(field("data")?).unwrap(),
+        })
     }
 }
