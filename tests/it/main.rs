@@ -13,6 +13,7 @@
 mod harness;
 
 mod api_conventions;
+mod architecture;
 mod authz_matrix;
 mod campaign_counts;
 mod campaigns_api;
@@ -24,6 +25,7 @@ mod live_numbers;
 mod message_path;
 mod migrate;
 mod openapi;
+mod prepared;
 mod queue_conformance;
 mod sessions;
 mod startup;

@@ -25,7 +25,7 @@ pub use error::LaunchError;
 
 use error::Doing;
 use home::Home;
-use process::Process;
+use process::{PidFile, Process, is_alive};
 
 /// The superuser of the cluster, who signs in without a password through the private socket.
 pub const SUPERUSER: &str = "postgres";
@@ -159,6 +159,29 @@ fn lock(data_dir: &Path) -> Result<File, LaunchError> {
     Ok(file)
 }
 
+/// How to reach the running server of `data_dir` that another program started; none when there is none.
+/// Nobody holds it for us: it goes when that program does.
+pub fn find_running(data_dir: &Path, database: &str) -> Option<PgConnectOptions> {
+    let base = data_dir.join("pg").canonicalize().ok()?;
+    let mut majors = files::existing_majors(&base);
+    majors.sort_unstable();
+    majors.iter().rev().find_map(|major| {
+        let dir = base.join(format!("data-{major}"));
+        let state = PidFile::read(&dir)?;
+        (state.is_ready && is_alive(state.pid, &dir))
+            .then(|| options(&state.socket_dir, state.port, database))
+    })
+}
+
+fn options(socket_dir: &Path, port: u16, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(socket_dir)
+        .port(port)
+        .username(SUPERUSER)
+        .database(database)
+        .ssl_mode(PgSslMode::Disable)
+}
+
 /// A running server. Dropped, it is stopped like [`Server::stop`] does.
 #[derive(Debug)]
 pub struct Server {
@@ -171,16 +194,15 @@ pub struct Server {
 impl Server {
     /// How to reach `database` as superuser.
     pub fn options(&self, database: &str) -> PgConnectOptions {
-        let socket_dir = match &self.process {
+        options(self.socket_dir(), PORT, database)
+    }
+
+    /// The directory of the socket.
+    pub fn socket_dir(&self) -> &Path {
+        match &self.process {
             Process::Adopted { socket_dir, .. } => socket_dir,
             Process::Child(_) => &self.home.socket_dir,
-        };
-        PgConnectOptions::new_without_pgpass()
-            .socket(socket_dir)
-            .port(PORT)
-            .username(SUPERUSER)
-            .database(database)
-            .ssl_mode(PgSslMode::Disable)
+        }
     }
 
     /// As `postgres --version` says.
