@@ -37,3 +37,5 @@ pub mod api;
 pub mod schedules;
 
 pub mod dev;
+
+pub mod cli;

@@ -11,14 +11,12 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
-use crate::crypto::password::token_hash;
+use crate::crypto::password::{KEY_PREFIX, token_hash};
 use crate::domain::actor::{Actor, Who};
 use crate::store::control::{api_keys, sessions};
 
 /// The cookie of a session.
 pub const COOKIE: &str = "engageninja_session";
-/// How every API key begins.
-pub const KEY_PREFIX: &str = "en_";
 
 const SESSION_SCHEME: &str = "session";
 const KEY_SCHEME: &str = "api_key";

@@ -7,19 +7,15 @@ use poem_openapi::{Enum, Object, OpenApi};
 use uuid::Uuid;
 
 use super::Tag;
-use super::auth::KEY_PREFIX;
 use super::body::Body;
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
 use super::reply::{Created, Done};
 use super::state::ApiState;
-use crate::crypto::password::{random_token, token_hash};
+use crate::crypto::password::NewSecret;
 use crate::domain::actor::{Actor, Permission, Role};
 use crate::domain::ids::ApiKeyId;
 use crate::store::control::api_keys::{self, ApiKey, NewApiKey};
-
-/// Characters of a key that are kept readable, so that people recognise it.
-const PREFIX_CHARS: usize = KEY_PREFIX.len() + 8;
 
 /// The operations on keys.
 #[derive(Debug)]
@@ -92,15 +88,15 @@ impl Keys {
     async fn create_key(&self, actor: Actor, body: Body<NewKey>) -> ApiResult<Created<CreatedKey>> {
         actor.require(Permission::ManageKeys)?;
         self.require_future(body.0.expires_at)?;
-        let secret = format!("{KEY_PREFIX}{}", random_token());
+        let secret = NewSecret::api_key();
 
         let mut tx = self.state.db.control(actor.tenant_id).begin().await?;
         let key = NewApiKey {
             tenant_id: actor.tenant_id,
             id: ApiKeyId(Uuid::now_v7()),
             name: body.0.name.trim(),
-            prefix: &secret[..PREFIX_CHARS],
-            key_hash: &token_hash(&secret),
+            prefix: secret.prefix(),
+            key_hash: &secret.hash(),
             role: body.0.role.into(),
             created_by: actor.user_id(),
             expires_at: body.0.expires_at,
@@ -109,7 +105,7 @@ impl Keys {
         tx.commit().await?;
         Ok(Created(CreatedKey {
             key: key.into(),
-            secret,
+            secret: secret.text,
         }))
     }
 

@@ -46,6 +46,35 @@ pub fn random_token() -> String {
     URL_SAFE_NO_PAD.encode(random_bytes())
 }
 
+/// What every API key begins with, so that people and scanners recognise one.
+pub const KEY_PREFIX: &str = "en_";
+
+/// A secret that is shown once and stored hashed.
+#[derive(Clone)]
+pub struct NewSecret {
+    /// The whole secret.
+    pub text: String,
+}
+
+impl NewSecret {
+    /// The secret of an API key.
+    pub fn api_key() -> Self {
+        Self {
+            text: format!("{KEY_PREFIX}{}", random_token()),
+        }
+    }
+
+    /// The first characters, by which people recognise it.
+    pub fn prefix(&self) -> &str {
+        &self.text[..KEY_PREFIX.len() + 8]
+    }
+
+    /// What is stored of it.
+    pub fn hash(&self) -> [u8; 32] {
+        token_hash(&self.text)
+    }
+}
+
 /// 32 random bytes.
 pub fn random_bytes() -> [u8; 32] {
     rand::random()

@@ -8,13 +8,12 @@ use crate::store::control::directory;
 use crate::store::senders::{Sender, insert_account, insert_default_sender};
 use crate::store::{Db, StoreResult, tenants};
 
-/// Makes a demo tenant, `control` first, and says its id.
-///
-/// # Errors
-/// A taken `slug` is refused by the directory's constraint.
-pub async fn create_demo_tenant(db: &Db, name: &str, slug: &str) -> StoreResult<TenantId> {
-    let id = TenantId(Uuid::now_v7());
+/// Makes a demo tenant, `control` first, and says its id. One that has this `slug` already is made whole and returned, so
+/// that a start that was killed in the middle may run again.
+pub async fn ensure_demo_tenant(db: &Db, name: &str, slug: &str) -> StoreResult<TenantId> {
     let mut tx = db.control_system().begin().await?;
+    let known = directory::find_by_slug(&mut tx, slug).await?;
+    let id = known.unwrap_or_else(|| TenantId(Uuid::now_v7()));
     let tenant = directory::NewTenant {
         id,
         name,

@@ -136,6 +136,9 @@ pub struct PauseRefusal {
 }
 
 impl Campaign {
+    /// How long a message may wait unless its campaign says otherwise.
+    pub const EXPIRES_AFTER: Duration = Duration::from_hours(72);
+
     /// The campaign as it is once it has started.
     pub fn start(self, facts: StartFacts, now: DateTime<Utc>) -> Result<Self, StartRefusal> {
         if self.status != CampaignStatus::Draft {

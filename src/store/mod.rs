@@ -26,6 +26,7 @@ pub mod partitions;
 pub mod release;
 pub mod schedules;
 pub mod senders;
+pub mod settings;
 pub mod startup;
 pub mod statuses;
 pub mod templates;
@@ -225,9 +226,18 @@ const REQUEST: Patience = Patience {
     extra: &[],
 };
 /// Begin and finish hold a campaign's lock: a process stopped inside them may hold up a pause this long.
+///
+/// Their statements name every row by its key, so the only good plan is the nested loop over indexes, also while the
+/// week's partition is new and the planner believes it empty. No bitmap: only a plain index scan forgets dead entries,
+/// and the small partial indexes of the path are nothing but these after a while.
 const BATCH: Patience = Patience {
     idle_in_transaction: Duration::from_secs(2),
-    extra: &[],
+    extra: &[
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ],
 };
 /// The claim needs a plan that knows its limit; most other statements lose by it.
 const CLAIM: Patience = Patience {

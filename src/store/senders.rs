@@ -103,7 +103,7 @@ pub async fn insert_account(
     Ok(())
 }
 
-/// Adds the sender that its channel uses by default.
+/// Adds the sender that its channel uses by default, unless the channel has one.
 pub async fn insert_default_sender(
     tx: &mut SystemTx,
     tenant_id: TenantId,
@@ -113,6 +113,7 @@ pub async fn insert_default_sender(
         r#"
         INSERT INTO senders (tenant_id, id, channel, provider, account_ref, address, is_default)
         VALUES ($1, $2, $3, $4, $5, $6, true)
+        ON CONFLICT (tenant_id, channel) WHERE is_default DO NOTHING
         "#,
         tenant_id.0,
         sender.id.0,

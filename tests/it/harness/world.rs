@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engageninja::crypto::mac::MacKey;
 use engageninja::delivery::campaigns::start_campaign;
-use engageninja::dev::demo::create_demo_tenant;
+use engageninja::dev::demo::ensure_demo_tenant;
 use engageninja::domain::campaign::{Audience, Campaign, CampaignStatus};
 use engageninja::domain::channel::{Channel, Class};
 use engageninja::domain::counts::Counts;
@@ -43,7 +43,7 @@ impl World {
 
     /// The same on a database of the caller's.
     pub async fn on(db: TestDb) -> Self {
-        let tenant_id = create_demo_tenant(&db.db(), "Dojo Coffee", "dojo")
+        let tenant_id = ensure_demo_tenant(&db.db(), "Dojo Coffee", "dojo")
             .await
             .unwrap();
         let mac_key = MacKey::from_base64(&MacKey::generate()).unwrap();

@@ -1,0 +1,158 @@
+//! The command line: one binary, a file per command.
+//!
+//! Answers go to standard output, logs to standard error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 69 the
+//! database does not answer, 78 the configuration or the schema is not as it must be.
+
+mod installation;
+mod key;
+mod migrate;
+mod openapi;
+mod output;
+mod queue;
+mod scheduler;
+mod serve;
+mod signals;
+mod tenant;
+mod up;
+mod user;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Surroundings};
+use crate::dev::postgres::LaunchError;
+use crate::store::StoreError;
+use crate::store::migrate::MigrateError;
+use crate::store::startup::StartupRefusal;
+use crate::telemetry::{self, LogTarget};
+
+/// Campaigns by SMS, WhatsApp and email, each message delivered exactly once in effect.
+#[derive(Debug, Parser)]
+#[command(name = "engageninja", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    config: Config,
+
+    /// Answer in JSON, one value a line.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process, with a PostgreSQL of its own and a demo tenant.
+    Up(up::Up),
+    /// The API and its page.
+    Serve(serve::Serve),
+    /// Carries out jobs; any number of these, anywhere.
+    Worker(worker::WorkerCommand),
+    /// Orders jobs by time; several may run, each tick fires once.
+    Scheduler(scheduler::Scheduler),
+    /// Brings the schema up to this version.
+    Migrate(migrate::Migrate),
+    /// Writes the API's document.
+    Openapi(openapi::Openapi),
+    /// Tenants.
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// People who sign in.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Keys of a tenant's programs.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Queues and dead jobs.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+}
+
+impl Cli {
+    /// Runs the command to its end. A failure is one line on standard error.
+    pub async fn run(self) -> ExitCode {
+        match self.dispatch().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("engageninja: {}", one_line(&error));
+                ExitCode::from(exit_code(&error))
+            }
+        }
+    }
+
+    async fn dispatch(self) -> anyhow::Result<()> {
+        let Self {
+            config,
+            json,
+            command,
+        } = self;
+        let colors = !Surroundings::read().no_color;
+        // `up` shows a block for people and logs to a file, see there.
+        if !matches!(command, Command::Up(_)) {
+            let format = config.log_format.parse().map_err(anyhow::Error::msg)?;
+            telemetry::init_log(&config.log, format, LogTarget::Stderr { colors })?;
+        }
+        match command {
+            Command::Up(command) => command.run(config, json).await,
+            Command::Serve(command) => command.run(&config).await,
+            Command::Worker(command) => command.run(&config).await,
+            Command::Scheduler(command) => command.run(&config).await,
+            Command::Migrate(command) => command.run(&config, json).await,
+            Command::Openapi(command) => command.run(json),
+            Command::Tenant(command) => command.run(&config, json).await,
+            Command::User(command) => command.run(&config, json).await,
+            Command::Key(command) => command.run(&config, json).await,
+            Command::Queue(command) => command.run(&config, json).await,
+        }
+    }
+}
+
+/// The error and its causes, without line breaks.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().replace('\n', " ");
+        // Some errors tell their cause themselves.
+        if !told.contains(&text) {
+            let colon = if told.is_empty() { "" } else { ": " };
+            told.push_str(colon);
+            told.push_str(&text);
+        }
+    }
+    told
+}
+
+/// `EX_UNAVAILABLE` and `EX_CONFIG` of sysexits.h.
+const UNAVAILABLE: u8 = 69;
+const CONFIG: u8 = 78;
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(refusal) = error.downcast_ref::<StartupRefusal>() {
+        return if refusal.is_unavailable() {
+            UNAVAILABLE
+        } else {
+            CONFIG
+        };
+    }
+    match error.downcast_ref::<MigrateError>() {
+        Some(MigrateError::Unavailable(_)) => return UNAVAILABLE,
+        Some(_) => return CONFIG,
+        None => {}
+    }
+    if matches!(
+        error.downcast_ref::<StoreError>(),
+        Some(StoreError::Unavailable(_))
+    ) {
+        return UNAVAILABLE;
+    }
+    if error.is::<installation::Misconfigured>() {
+        return CONFIG;
+    }
+    match error.downcast_ref::<LaunchError>() {
+        Some(LaunchError::Busy { .. }) | None => 1,
+        Some(_) => UNAVAILABLE,
+    }
+}

@@ -1,0 +1,99 @@
+//! `queue`: what waits, what died, and another try for it.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::installation::Installation;
+use super::output::{print, table};
+use crate::config::Config;
+use crate::jobs::queue::admin::{list_dead, list_queues, replay_dead};
+
+/// Dead jobs shown at once.
+const DEAD_MAX: i64 = 100;
+
+/// Queues and dead jobs.
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// How many jobs wait, run, rest and died, by queue.
+    List,
+    /// The dead jobs, newest first.
+    Dead {
+        /// Of this queue only.
+        #[arg(long)]
+        queue: Option<String>,
+    },
+    /// Puts dead jobs back into their queues.
+    Retry {
+        /// The jobs' ids, as `queue dead` shows them.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
+    },
+}
+
+impl QueueCommand {
+    pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
+        let installation = Installation::open(config).await?;
+        // System: the engine's tables hold all tenants' jobs.
+        let mut tx = installation.db.system().begin().await?;
+        match self {
+            Self::List => {
+                let queues = list_queues(tx.conn()).await?;
+                let value = json!(
+                    queues
+                        .iter()
+                        .map(|q| json!({
+                            "queue": q.queue, "ready": q.ready, "leased": q.leased,
+                            "scheduled": q.scheduled, "dead": q.dead,
+                        }))
+                        .collect::<Vec<_>>()
+                );
+                let row = |q: &crate::jobs::queue::admin::QueueCounts| {
+                    let counts = [q.ready, q.leased, q.scheduled, q.dead].map(|n| n.to_string());
+                    std::iter::once(q.queue.clone()).chain(counts).collect()
+                };
+                print(json, &value, || {
+                    let rows: Vec<Vec<String>> = queues.iter().map(row).collect();
+                    table(&["queue", "ready", "leased", "scheduled", "dead"], &rows)
+                })
+            }
+            Self::Dead { queue } => {
+                let dead = list_dead(tx.conn(), queue.as_deref(), None, DEAD_MAX).await?;
+                let value = json!(
+                    dead.iter()
+                        .map(|d| json!({
+                            "id": d.id, "queue": d.queue, "kind": d.kind, "reason": d.reason,
+                            "last_error": d.last_error, "died_at": d.died_at, "payload": d.payload,
+                        }))
+                        .collect::<Vec<_>>()
+                );
+                print(json, &value, || {
+                    let rows: Vec<Vec<String>> = dead
+                        .iter()
+                        .map(|d| {
+                            let error = d.last_error.clone().unwrap_or_default();
+                            vec![
+                                d.id.to_string(),
+                                d.queue.clone(),
+                                d.kind.clone(),
+                                d.reason.clone(),
+                                error,
+                            ]
+                        })
+                        .collect();
+                    table(&["id", "queue", "kind", "reason", "last error"], &rows)
+                })
+            }
+            Self::Retry { ids } => {
+                let replayed = replay_dead(&mut tx, &ids).await?;
+                tx.commit().await?;
+                anyhow::ensure!(
+                    !replayed.is_empty(),
+                    "none of these is a dead job; `engageninja queue dead` shows them"
+                );
+                print(json, &json!({ "replayed": replayed.len() }), || {
+                    format!("{} of {} put back", replayed.len(), ids.len())
+                })
+            }
+        }
+    }
+}
