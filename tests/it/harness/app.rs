@@ -3,7 +3,7 @@
 use engageninja::api;
 use engageninja::api::state::ApiState;
 use engageninja::crypto::password::{hash_password, random_token, token_hash};
-use engageninja::dev::demo::create_demo_tenant;
+use engageninja::dev::demo::ensure_demo_tenant;
 use engageninja::domain::actor::Role;
 use engageninja::domain::ids::{ApiKeyId, TenantId, UserId};
 use engageninja::store::Db;
@@ -126,7 +126,7 @@ impl App {
 
     /// Makes a demo tenant, with a sender per channel.
     pub async fn tenant(&self, slug: &str) -> Tenant {
-        let id = create_demo_tenant(&self.state.db, slug, slug)
+        let id = ensure_demo_tenant(&self.state.db, slug, slug)
             .await
             .unwrap();
         Tenant {
