@@ -25,6 +25,7 @@ mod live_numbers;
 mod message_path;
 mod migrate;
 mod openapi;
+mod plans;
 mod prepared;
 mod queue_conformance;
 mod sessions;

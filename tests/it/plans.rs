@@ -1,0 +1,419 @@
+//! How every statement would run when there is much to run it on: prepared in the schema where it belongs, explained on
+//! 30 partitions, and refused when it would read a whole table of the message path.
+//!
+//! The plans are generic and partition pruning is off, so that each shows what it does to every partition, whatever its
+//! parameters are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row};
+use tokio::sync::OnceCell;
+
+use crate::harness::db::TestDb;
+
+/// Partitions per table.
+const PARTITIONS: usize = 30;
+
+/// Tables that no statement may read as a whole.
+const GUARDED: &[&str] = &[
+    "messages",
+    "message_bodies",
+    "send_attempts",
+    "message_provider_mappings",
+    "demo_ledger",
+    "jobs",
+];
+
+/// Statements that may read a guarded table as a whole: a piece of their text, the fault, and why it is none.
+const ALLOWED: &[(&str, &str, &str)] = &[(
+    "AS oldest_ready_at",
+    "scans jobs",
+    "an operator's list of queues counts every live row, and the table holds no others",
+)];
+
+/// What a session of the product has, and what makes a plan tell all.
+const SETTINGS: &str = "
+    SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_generic_plan; SET enable_partition_pruning = off";
+
+/// A database with 30 partitions of each partitioned table; plans change nothing in it, so that all may share it.
+static PARTITIONED: OnceCell<TestDb> = OnceCell::const_new();
+
+/// A connection to it, and what is known of its indexes.
+struct Workbench {
+    conn: PgConnection,
+    indexes: HashMap<String, Index>,
+}
+
+struct Index {
+    table: String,
+    first_column: String,
+    is_partial: bool,
+}
+
+/// Why a statement was not explained.
+#[derive(Debug)]
+enum Unexplained {
+    /// It names what the schema does not have.
+    Foreign(String),
+    /// The role may not do it.
+    Forbidden,
+}
+
+impl Workbench {
+    async fn start() -> Self {
+        let db = PARTITIONED.get_or_init(partitioned).await;
+        let mut conn = db.options().cell.connect().await.unwrap();
+        let indexes = indexes(&mut conn).await;
+        let pieces = indexes.values().filter(|index| {
+            index.table.starts_with("messages_")
+                && index.first_column == "tenant_id"
+                && !index.is_partial
+        });
+        // The key, by campaign, by contact.
+        assert_eq!(pieces.count(), 3 * PARTITIONS);
+        conn.execute(SETTINGS).await.unwrap();
+        Self { conn, indexes }
+    }
+
+    /// The plan of a statement in a schema for a role. `types` are those of its parameters, when they cannot be told from
+    /// the statement.
+    async fn plan(
+        &mut self,
+        schema: &str,
+        role: &str,
+        types: &str,
+        statement: &str,
+    ) -> Result<Value, Unexplained> {
+        let setup = format!("RESET ROLE; SET search_path = {schema}, public; DEALLOCATE ALL");
+        self.conn.execute(AssertSqlSafe(setup)).await.unwrap();
+        let prepare = format!("PREPARE statement{types} AS {statement}");
+        if let Err(error) = self.conn.execute(AssertSqlSafe(prepare)).await {
+            return Err(Unexplained::Foreign(format!("{error}")));
+        }
+        let count = self
+            .conn
+            .fetch_one("SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'statement'")
+            .await
+            .unwrap()
+            .get::<i32, _>(0);
+        let nulls = vec!["NULL"; count as usize].join(", ");
+        let arguments = if nulls.is_empty() {
+            String::new()
+        } else {
+            format!("({nulls})")
+        };
+        let explain =
+            format!("SET ROLE {role}; EXPLAIN (FORMAT JSON, VERBOSE) EXECUTE statement{arguments}");
+        match sqlx::raw_sql(AssertSqlSafe(explain))
+            .fetch_one(&mut self.conn)
+            .await
+        {
+            Ok(row) => Ok(row.get::<Value, _>(0)[0]["Plan"].clone()),
+            Err(error) => match error.as_database_error().and_then(|e| e.code()).as_deref() {
+                Some("42501") => Err(Unexplained::Forbidden),
+                _ => panic!("{error}\n{statement}"),
+            },
+        }
+    }
+
+    /// What is wrong with a statement of the product.
+    async fn faults(&mut self, statement: &str) -> Vec<String> {
+        let mut homes = BTreeMap::new();
+        let mut refusals = Vec::new();
+        for schema in ["cell", "control"] {
+            for role in ["engageninja_app", "engageninja_system", "postgres"] {
+                match self.plan(schema, role, "", statement).await {
+                    Ok(plan) => homes.entry(schema).or_insert_with(Vec::new).push(plan),
+                    Err(Unexplained::Foreign(error)) => {
+                        refusals.push(format!("{schema}: {error}"));
+                        break;
+                    }
+                    Err(Unexplained::Forbidden) => {}
+                }
+                // A superuser's plan says something only where nobody else may run the statement.
+                if role == "engageninja_system" && homes.contains_key(schema) {
+                    break;
+                }
+            }
+        }
+        if homes.is_empty() {
+            return vec![format!("belongs to no schema: {}", refusals.join("; "))];
+        }
+        let plans: Vec<&Value> = homes.values().flatten().collect();
+        let mut faults = Vec::new();
+        if homes.len() > 1 && plans.iter().any(|plan| names_our_table(plan)) {
+            faults.push("runs in both schemas".into());
+        }
+        for plan in plans {
+            self.read(plan, "", &mut faults);
+        }
+        faults.sort();
+        faults.dedup();
+        faults
+    }
+
+    /// Whole readings in a plan. `alias` is what the node above calls its table: a bitmap's index does not say.
+    fn read(&self, node: &Value, alias: &str, faults: &mut Vec<String>) {
+        let alias = node["Alias"].as_str().unwrap_or(alias);
+        let scanned = node["Relation Name"].as_str();
+        if let Some(table) = scanned.filter(|table| is_guarded(table))
+            && node["Node Type"] == "Seq Scan"
+        {
+            faults.push(format!("scans {}", parent(table)));
+        }
+        let index = node["Index Name"]
+            .as_str()
+            .and_then(|name| self.indexes.get(name));
+        // A partial index of these tables holds what is under way, and nothing of the past.
+        if let Some(index) = index.filter(|index| is_guarded(&index.table) && !index.is_partial) {
+            let condition = node["Index Cond"].as_str().unwrap_or_default();
+            if !narrows(condition, alias, &index.first_column) {
+                let (table, column) = (parent(&index.table), &index.first_column);
+                faults.push(format!(
+                    "reads all of an index of {table} that begins with {column}"
+                ));
+            }
+        }
+        for child in node["Plans"].as_array().into_iter().flatten() {
+            self.read(child, alias, faults);
+        }
+    }
+}
+
+async fn partitioned() -> TestDb {
+    let db = TestDb::new().await;
+    // Beside those ahead there are this week's and the last one's.
+    let ahead = PARTITIONS - 2;
+    db.execute(&format!(
+        "UPDATE cell.partition_rules SET ahead = {ahead} WHERE unit = 'uuid_week'; SELECT cell.maintain_partitions()"
+    ))
+    .await;
+    db
+}
+
+/// Whether the condition of an index scan says something of this column of the index.
+fn narrows(condition: &str, alias: &str, column: &str) -> bool {
+    let column = format!("({alias}.{column}");
+    condition
+        .match_indices(&column)
+        .filter_map(|(at, _)| condition[at + column.len()..].chars().next())
+        .any(|after| !after.is_alphanumeric() && after != '_')
+}
+
+fn names_our_table(node: &Value) -> bool {
+    let is_ours = matches!(node["Schema"].as_str(), Some("cell" | "control"))
+        && node["Relation Name"].is_string();
+    let mut children = node["Plans"].as_array().into_iter().flatten();
+    is_ours || children.any(names_our_table)
+}
+
+/// The table that a piece was cut from, or the table itself.
+fn parent(table: &str) -> &str {
+    match table.rsplit_once('_') {
+        Some((parent, day)) if day.len() == 8 && day.bytes().all(|c| c.is_ascii_digit()) => parent,
+        _ => table,
+    }
+}
+
+fn is_guarded(table: &str) -> bool {
+    GUARDED.contains(&parent(table))
+}
+
+async fn indexes(conn: &mut PgConnection) -> HashMap<String, Index> {
+    let rows = conn
+        .fetch_all(
+            "SELECT i.relname::text, t.relname::text, a.attname::text, x.indpred IS NOT NULL
+             FROM pg_index x
+             JOIN pg_class i ON i.oid = x.indexrelid
+             JOIN pg_class t ON t.oid = x.indrelid
+             JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
+             WHERE t.relnamespace = 'cell'::regnamespace",
+        )
+        .await
+        .unwrap();
+    rows.iter()
+        .map(|row| {
+            let index = Index {
+                table: row.get(1),
+                first_column: row.get(2),
+                is_partial: row.get(3),
+            };
+            (row.get(0), index)
+        })
+        .collect()
+}
+
+/// Every statement that the product was compiled with.
+fn statements() -> Vec<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
+    let mut statements: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let checked: Value = serde_json::from_str(&text).unwrap();
+            checked["query"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    statements.sort();
+    statements
+}
+
+#[tokio::test]
+async fn no_statement_reads_a_whole_table_of_the_message_path() {
+    let mut bench = Workbench::start().await;
+    let statements = statements();
+    assert!(statements.len() > 100, "{} statements", statements.len());
+
+    let mut bad = Vec::new();
+    for statement in &statements {
+        let mut faults = bench.faults(statement).await;
+        faults.retain(|found| {
+            let mut allowed = ALLOWED.iter();
+            !allowed.any(|(piece, fault, _)| statement.contains(piece) && found == fault)
+        });
+        if !faults.is_empty() {
+            bad.push(format!("{}{statement}", faults.join("\n")));
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n\n"));
+
+    for (piece, _, reason) in ALLOWED {
+        let is_used = statements.iter().any(|statement| statement.contains(piece));
+        assert!(is_used, "no statement says {piece}: {reason}");
+    }
+}
+
+/// The statements of `begin_attempts` are the product's hottest, and a plan of the call does not show them.
+#[tokio::test]
+async fn neither_does_a_statement_of_begin() {
+    let mut bench = Workbench::start().await;
+    let statements = statements_of_begin(&mut bench.conn).await;
+    bench
+        .conn
+        .execute("SET enable_hashjoin = off; SET enable_mergejoin = off")
+        .await
+        .unwrap();
+
+    for statement in statements {
+        let plan = bench
+            .plan("cell", "engageninja_system", BEGIN_TYPES, &statement)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}\n{statement}"));
+        let mut faults = Vec::new();
+        bench.read(&plan, "", &mut faults);
+        faults.dedup();
+        assert!(faults.is_empty(), "{}\n{statement}", faults.join("\n"));
+    }
+}
+
+/// The parameters of `begin_attempts` and its variables.
+const BEGIN_NAMES: [&str; 8] = [
+    "p_incarnation",
+    "p_tenants",
+    "p_ids",
+    "p_tokens",
+    "p_deadline",
+    "p_first_look",
+    "p_busy",
+    "v_now",
+];
+const BEGIN_TYPES: &str =
+    "(bigint, uuid[], uuid[], uuid[], interval, interval, interval, timestamptz)";
+
+/// Its statements that read messages, as plain ones.
+async fn statements_of_begin(conn: &mut PgConnection) -> Vec<String> {
+    let row = conn
+        .fetch_one("SELECT prosrc FROM pg_proc WHERE proname = 'begin_attempts'")
+        .await
+        .unwrap();
+    let body: String = row.get(0);
+    // Comments hold semicolons of their own.
+    let body: String = body
+        .lines()
+        .map(|line| line.split("--").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let statements: Vec<String> = body
+        .split(';')
+        .filter_map(|statement| {
+            let statement = statement.trim();
+            let plain = statement
+                .strip_prefix("perform")
+                .map(|rest| format!("SELECT {rest}"))
+                .or_else(|| statement.strip_prefix("return query").map(Into::into))?;
+            Some(with_parameters(&plain))
+        })
+        .collect();
+    assert_eq!(statements.len(), 2, "{statements:?}");
+    assert!(statements.iter().all(|s| s.contains("join messages")));
+    statements
+}
+
+fn with_parameters(statement: &str) -> String {
+    let mut plain = statement.to_owned();
+    for (at, name) in BEGIN_NAMES.iter().enumerate() {
+        plain = plain.replace(name, &format!("${}", at + 1));
+    }
+    plain
+}
+
+/// A check that sees nothing finds nothing.
+#[tokio::test]
+async fn bad_statements_are_refused() {
+    let mut bench = Workbench::start().await;
+    let bad = [
+        (
+            "SELECT count(*) FROM messages WHERE dest_mac = $1",
+            "scans messages",
+        ),
+        (
+            "DELETE FROM messages WHERE expires_at < app_now()",
+            "scans messages",
+        ),
+        (
+            "SELECT m.phase FROM unnest($1::uuid[]) AS u (id) JOIN messages m ON m.id = u.id",
+            "messages",
+        ),
+        (
+            "UPDATE send_attempts SET look_ups = 0 WHERE account_ref = $1",
+            "scans send_attempts",
+        ),
+        ("SELECT id FROM jobs WHERE kind = $1", "scans jobs"),
+        ("SELECT count(*) FROM jobs", "reads all of an index of jobs"),
+        (
+            "SELECT tenant_id FROM messages ORDER BY tenant_id, id LIMIT $1",
+            "reads all of an index of messages",
+        ),
+        (
+            "SELECT u.email FROM users u JOIN campaigns c ON c.created_by = u.id",
+            "belongs to no schema",
+        ),
+        (
+            "SELECT version FROM _sqlx_migrations",
+            "runs in both schemas",
+        ),
+    ];
+    for (statement, fault) in bad {
+        let faults = bench.faults(statement).await;
+        assert!(
+            faults.iter().any(|one| one.contains(fault)),
+            "{statement}: {faults:?}"
+        );
+    }
+
+    let good = [
+        "SELECT phase FROM messages WHERE tenant_id = $1 AND id = $2",
+        "SELECT count(*) FROM messages WHERE phase = 1",
+        "SELECT id FROM jobs WHERE queue = $1 AND state = 0 ORDER BY priority, id LIMIT 5",
+        "SELECT set_config('statement_timeout', $1, true)",
+    ];
+    for statement in good {
+        assert_eq!(
+            bench.faults(statement).await,
+            Vec::<String>::new(),
+            "{statement}"
+        );
+    }
+}
