@@ -11,6 +11,7 @@ pub mod document;
 pub mod events;
 pub mod gate;
 pub mod health;
+pub mod home;
 pub mod keys;
 pub mod messages;
 pub mod page;
@@ -88,9 +89,8 @@ pub fn app(state: &ApiState) -> impl Endpoint<Output = Response> + use<> {
     let document = openapi_document();
     let routes = Routes::from_document(&serde_json::from_str(&document).unwrap_or_default());
     let docs = document::swagger_page(&document);
-    let page = include_str!("page.html");
     Route::new()
-        .at("/", get(endpoint::make_sync(move |_| Html(page))))
+        .at("/", get(home::page()))
         .at(
             "/api/docs",
             get(endpoint::make_sync(move |_| Html(docs.clone()))),

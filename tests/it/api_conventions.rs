@@ -192,7 +192,12 @@ async fn health_and_documents_are_open() {
     assert!(docs.text.contains("SwaggerUIBundle") && docs.text.contains("create_session"));
     // The page works without any other server.
     assert!(!docs.text.contains("<script src") && !docs.text.contains("<link "));
-    assert_eq!(answer(app.request(Method::GET, "/")).await.status, 200);
+    let page = answer(app.request(Method::GET, "/")).await;
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'sha256-"));
+    // Whatever it asks, it asks this server.
+    assert!(!page.text.contains("://") && !page.text.contains("src="));
     // Metrics are the operator's: on the admin address alone.
     answer(app.request(Method::GET, "/metrics"))
         .await
