@@ -7,11 +7,13 @@ pub mod auth;
 pub mod body;
 pub mod campaigns;
 pub mod contacts;
+pub mod csv;
 pub mod document;
 pub mod events;
 pub mod gate;
 pub mod health;
 pub mod home;
+pub mod imports;
 pub mod keys;
 pub mod messages;
 pub mod page;
@@ -55,6 +57,8 @@ pub enum Tag {
     Keys,
     /// People the tenant writes to.
     Contacts,
+    /// Files of contacts.
+    Imports,
     /// What is said.
     Templates,
     /// What is said to whom, and how far it is.
@@ -71,6 +75,7 @@ pub type Resources = (
     templates::Templates,
     campaigns::Campaigns,
     messages::Messages,
+    imports::Imports,
 );
 
 fn resources(state: &ApiState) -> Resources {
@@ -81,6 +86,7 @@ fn resources(state: &ApiState) -> Resources {
         templates::Templates::new(state.clone()),
         campaigns::Campaigns::new(state.clone()),
         messages::Messages::new(state.clone()),
+        imports::Imports::new(state.clone()),
     )
 }
 

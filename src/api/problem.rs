@@ -83,6 +83,12 @@ problem_types! {
     CampaignAlreadySent = 409 "campaign-already-sent" "The campaign was sent before",
     /// Only a campaign that is sending can be paused.
     CampaignNotSending = 409 "campaign-not-sending" "The campaign is not sending",
+    /// The file is still coming in.
+    ImportNotUploaded = 409 "import-not-uploaded" "The upload has not ended",
+    /// The import was started before.
+    ImportAlreadyStarted = 409 "import-already-started" "The import was started before",
+    /// The import has ended, one way or another.
+    ImportEnded = 409 "import-ended" "The import has ended",
     /// The body is larger than the operation takes.
     BodyTooLarge = 413 "body-too-large" "The body is too large",
     /// The operation takes another media type.
@@ -101,6 +107,8 @@ problem_types! {
     UnknownVariable = 422 "unknown-variable" "No contact has this variable",
     /// What the body says cannot be done.
     Unprocessable = 422 "unprocessable" "This cannot be done",
+    /// The file is no table of contacts.
+    UnreadableFile = 422 "unreadable-file" "The file cannot be read",
     /// Too many tries; wait.
     TooManyTries = 429 "too-many-tries" "Too many tries",
     /// Our fault. Nothing was changed.

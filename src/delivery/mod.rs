@@ -10,6 +10,7 @@ mod begin;
 mod call;
 pub mod campaigns;
 mod finish;
+pub mod imports;
 pub mod inbox;
 pub mod incarnation;
 pub mod intake;

@@ -99,6 +99,14 @@ impl Mapping {
         Ok(Self(targets))
     }
 
+    /// The attribute for a column, under the name somebody chose or the column's own.
+    pub fn attribute(chosen: Option<&str>, column: &str, place: usize) -> Target {
+        match chosen {
+            Some(name) => Target::Attribute(name.to_owned()),
+            None => Target::Attribute(key_of(column, place + 1)),
+        }
+    }
+
     /// In the file's order.
     pub fn targets(&self) -> &[Target] {
         &self.0

@@ -286,6 +286,16 @@ impl Import {
         matches!(self.status, ImportStatus::Queued | ImportStatus::Running)
     }
 
+    /// What the list of whoever stands in the file is called. Unique: a file may be uploaded again.
+    pub fn list_name(&self) -> String {
+        format!("{} (import {})", self.file_name, self.id)
+    }
+
+    /// How many bytes of the file have been read.
+    pub fn bytes_read(&self) -> u64 {
+        (u64::from(self.next_chunk) * CHUNK_BYTES as u64).min(self.total_bytes)
+    }
+
     /// How many chunks the file has.
     pub fn chunks(&self) -> u32 {
         self.total_bytes.div_ceil(CHUNK_BYTES as u64) as u32

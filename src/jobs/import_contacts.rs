@@ -4,7 +4,7 @@
 //! chunk is read. Running twice is harmless: a run takes the cursor's row, and what was read before is behind it. A
 //! run that is killed leaves the last chunk as it was, and the next one reads it again, on whatever machine.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -165,13 +165,11 @@ async fn save(
         ..import
     };
     imports::save_import(&mut tx, &import).await?;
-    let last_chunk = if is_done {
-        import.chunks()
+    if is_done {
+        imports::delete_chunks(&mut tx, import.tenant_id, import.id).await?;
     } else {
-        read_chunk + 1
-    };
-    let gone = read_chunk..last_chunk.max(read_chunk + 1);
-    imports::delete_chunks(&mut tx, import.tenant_id, import.id, gone).await?;
+        imports::delete_chunk(&mut tx, import.tenant_id, import.id, read_chunk).await?;
+    }
     tx.commit().await?;
     Ok(if is_done {
         Progress::Done
@@ -220,7 +218,7 @@ async fn save_contacts<'a>(
     new: &'a [NewContact],
 ) -> StoreResult<(u64, Vec<(ContactId, &'a NewContact)>)> {
     let created = contacts::insert_contacts(tx, import.tenant_id, new).await?;
-    let created: std::collections::HashSet<ContactId> = created.into_iter().collect();
+    let created: HashSet<ContactId> = created.into_iter().collect();
     let (mut ids, known): (Vec<_>, Vec<_>) = new
         .iter()
         .map(|contact| (contact.id, contact))
@@ -229,10 +227,10 @@ async fn save_contacts<'a>(
         .iter()
         .map(|(_, contact)| contact.draft.identity())
         .collect();
-    let matches = contacts::find_matches(tx, import.tenant_id, &identities).await?;
-    let matched = matches.iter().map(|it| (it.id, known[it.place].1));
+    let found = contacts::find_matches(tx, import.tenant_id, &identities).await?;
+    let matched = found.iter().map(|it| (it.id, known[it.place].1));
     if import.on_match == OnMatch::Update {
-        let drafts: HashMap<_, _> = matched.clone().map(|(id, it)| (id, &it.draft)).collect();
+        let drafts: Vec<_> = matched.clone().map(|(id, it)| (id, &it.draft)).collect();
         contacts::update_contacts(tx, import.tenant_id, &drafts).await?;
     }
     ids.extend(matched);

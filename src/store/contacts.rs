@@ -167,8 +167,9 @@ pub async fn find_matches(
 pub async fn update_contacts(
     tx: &mut TenantTx,
     tenant_id: TenantId,
-    drafts: &HashMap<ContactId, &ContactDraft>,
+    drafts: &[(ContactId, &ContactDraft)],
 ) -> StoreResult<()> {
+    let drafts: HashMap<ContactId, &ContactDraft> = drafts.iter().copied().collect();
     let ids: Vec<Uuid> = drafts.keys().map(|id| id.0).collect();
     let locked = query!(
         r#"

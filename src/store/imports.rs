@@ -313,19 +313,34 @@ pub async fn find_chunk(
     Ok(bytes)
 }
 
-/// Removes pieces; their rows are read, or nobody will read them.
+/// Removes a piece; its rows are read.
+pub async fn delete_chunk(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: ImportId,
+    chunk_no: u32,
+) -> StoreResult<()> {
+    query!(
+        "DELETE FROM import_chunks WHERE tenant_id = $1 AND import_id = $2 AND chunk_no = $3",
+        tenant_id.0,
+        id.0,
+        chunk_no as i32,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Removes all pieces; nobody will read what is left.
 pub async fn delete_chunks(
     tx: &mut TenantTx,
     tenant_id: TenantId,
     id: ImportId,
-    chunks: std::ops::Range<u32>,
 ) -> StoreResult<()> {
     query!(
-        "DELETE FROM import_chunks WHERE tenant_id = $1 AND import_id = $2 AND chunk_no >= $3 AND chunk_no < $4",
+        "DELETE FROM import_chunks WHERE tenant_id = $1 AND import_id = $2",
         tenant_id.0,
         id.0,
-        chunks.start as i32,
-        chunks.end as i32,
     )
     .execute(tx.conn())
     .await?;

@@ -28,15 +28,16 @@ enum Access {
 enum Sends {
     Nothing,
     Json(Value),
+    Csv(&'static str),
 }
 
 fn matrix() -> Vec<(&'static str, Access, Sends)> {
     use Access::{Known, Needs, Public, Session};
     use Permission::{
-        ManageKeys, ReadCampaigns, ReadContacts, ReadMessages, ReadTemplates, SendCampaigns,
-        WriteCampaigns, WriteTemplates,
+        ImportContacts, ManageKeys, ReadCampaigns, ReadContacts, ReadMessages, ReadTemplates,
+        SendCampaigns, WriteCampaigns, WriteTemplates,
     };
-    use Sends::{Json, Nothing};
+    use Sends::{Csv, Json, Nothing};
     let id = Uuid::nil();
     vec![
         (
@@ -55,6 +56,13 @@ fn matrix() -> Vec<(&'static str, Access, Sends)> {
         ("revoke_key", Needs(ManageKeys), Nothing),
         ("list_contacts", Needs(ReadContacts), Nothing),
         ("get_contact", Needs(ReadContacts), Nothing),
+        ("create_import", Needs(ImportContacts), Csv("phone\n")),
+        ("list_imports", Needs(ReadContacts), Nothing),
+        ("get_import", Needs(ReadContacts), Nothing),
+        ("start_import", Needs(ImportContacts), Json(json!({}))),
+        ("cancel_import", Needs(ImportContacts), Nothing),
+        ("list_import_errors", Needs(ReadContacts), Nothing),
+        ("download_import_errors", Needs(ReadContacts), Nothing),
         (
             "create_template",
             Needs(WriteTemplates),
@@ -166,5 +174,6 @@ fn with_body(request: RequestBuilder, sends: &Sends) -> RequestBuilder {
     match sends {
         Sends::Nothing => request,
         Sends::Json(body) => request.json(body),
+        Sends::Csv(body) => request.header("content-type", "text/csv").body(*body),
     }
 }
