@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool, query_as, query_scalar};
+use sqlx::{PgPool, query_as, query_scalar};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -137,7 +137,10 @@ impl<'a> Todo<'a> {
 
     async fn write(&mut self, core: &Core) -> Result<(), sqlx::Error> {
         if !self.done.is_empty() {
-            let ids = delete(&core.system_pool, &self.done).await?;
+            let ids = {
+                let _alone = core.own_rows.lock().await;
+                delete(&core.system_pool, &self.done).await?
+            };
             core.counters.done(ids.len() as u64);
             report_missing(core, self.done.iter().copied(), ids);
             self.done.clear();
@@ -179,11 +182,23 @@ fn report_missing<'a>(core: &Core, asked: impl Iterator<Item = &'a Ticket>, foun
     }
 }
 
+/// Not locked in order first, as every other statement that writes to many rows: these are ours alone, the
+/// renewal waits meanwhile, and nobody else waits for more than one of them.
 async fn delete(pool: &PgPool, done: &[&Ticket]) -> Result<Vec<i64>, sqlx::Error> {
-    let mut conn: sqlx::pool::PoolConnection<sqlx::Postgres> = pool.acquire().await?;
-    let conn: &mut PgConnection = &mut conn;
-    let fences: Vec<_> = done.iter().map(|ticket| ticket.fence).collect();
-    super::Fence::complete_many(conn, &fences).await
+    let fences = FenceColumns::of(done.iter().map(|ticket| &ticket.fence));
+    query_scalar!(
+        r#"
+        DELETE FROM jobs j
+        USING unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
+        WHERE j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
+        RETURNING j.id
+        "#,
+        &fences.ids,
+        &fences.attempts,
+        &fences.leases,
+    )
+    .fetch_all(pool)
+    .await
 }
 
 struct Rescheduled {
@@ -224,7 +239,7 @@ async fn reschedule(
         -- A new id: it names one readiness, and the ids of what is ready only grow.
         SET id = DEFAULT,
             state = CASE WHEN locked.delay_secs > 0 THEN 2 ELSE 0 END,
-            run_at = app_now() + make_interval(secs => locked.delay_secs),
+            run_at = (SELECT app_now()) + make_interval(secs => locked.delay_secs),
             attempt = j.attempt - locked.attempts_back,
             starts = CASE WHEN locked.is_undone THEN greatest(j.starts - 1, 0) ELSE 0 END,
             lease = NULL, lease_until = NULL,
@@ -272,7 +287,7 @@ async fn bury(
         INSERT INTO dead_jobs
             (id, queue, kind, lane, priority, unique_key, payload, attempt, starts, reason, last_error, created_at, died_at)
         SELECT id, queue, kind, lane, priority, unique_key, payload, attempt, starts, reason,
-            coalesce(error, last_error), created_at, app_now()
+            coalesce(error, last_error), created_at, (SELECT app_now())
         FROM gone
         RETURNING id
         "#,

@@ -66,6 +66,9 @@ pub(super) struct Core {
     pub(super) stopping: CancellationToken,
     /// Cancelled when nothing is left to do.
     pub(super) ended: CancellationToken,
+    /// Held by the statement that writes to many rows this process has: the completer's does not lock them in
+    /// order first, which would double its cost, and must not meet the renewal's.
+    pub(super) own_rows: tokio::sync::Mutex<()>,
     hatches: Mutex<Vec<Arc<Hatch>>>,
     lease_number: AtomicI64,
 }
@@ -102,6 +105,7 @@ impl Engine {
             counters: Counters::default(),
             stopping: CancellationToken::new(),
             ended,
+            own_rows: tokio::sync::Mutex::default(),
             hatches: Mutex::default(),
             lease_number: AtomicI64::new(new_lease_number()),
         });

@@ -3,7 +3,7 @@
 //! No trigger and no NOTIFY here: a transaction that notifies takes a database-wide lock around its commit,
 //! and group commit is gone. The transaction announces the lowest new id once it has committed.
 
-use sqlx::{PgConnection, query_as};
+use sqlx::{PgConnection, query_scalar};
 use uuid::Uuid;
 
 use super::{NewJob, Payload};
@@ -55,36 +55,30 @@ pub async fn enqueue(
     let mut jobs = jobs.into_jobs();
     // Two transactions that insert the same keys wait for each other in one order. Those without a key come
     // first and keep theirs.
-    jobs.sort_by(|a, b| a.unique_key.cmp(&b.unique_key));
+    jobs.sort_by(|a, b| (&a.queue, &a.unique_key).cmp(&(&b.queue, &b.unique_key)));
     let mut ids = Vec::with_capacity(jobs.len());
-    for chunk in jobs.chunks(ROWS_MAX) {
-        let columns = Columns::of(chunk);
-        let inserted = insert(tx.conn(), &columns).await?;
-        announce(tx, &inserted);
-        ids.extend(inserted.into_iter().map(|row| row.id));
-    }
-    Ok(ids)
-}
-
-#[derive(Debug)]
-struct Inserted {
-    id: i64,
-    queue: String,
-}
-
-fn announce(tx: &mut impl EnqueueIn, inserted: &[Inserted]) {
-    // Ids only grow, so the first of a run of one queue is its lowest.
-    for run in inserted.chunk_by(|a, b| a.queue == b.queue) {
-        if let Some(lowest) = run.iter().map(|row| row.id).min() {
-            tx.announce(&run[0].queue, lowest);
+    for of_queue in jobs.chunk_by(|a, b| a.queue == b.queue) {
+        let queue = &of_queue[0].queue;
+        for chunk in of_queue.chunks(ROWS_MAX) {
+            let columns = Columns::of(chunk);
+            // Looking out for conflicts costs a sixth of the insert, so it is left to those that can have one.
+            let inserted = if chunk.iter().any(|job| job.unique_key.is_some()) {
+                insert_unless_live(tx.conn(), queue, &columns).await?
+            } else {
+                insert(tx.conn(), queue, &columns).await?
+            };
+            if let Some(lowest) = inserted.iter().min() {
+                tx.announce(queue, *lowest);
+            }
+            ids.extend(inserted);
         }
     }
+    Ok(ids)
 }
 
 /// The jobs as the arrays that `unnest` takes.
 #[derive(Debug, Default)]
 struct Columns<'a> {
-    queues: Vec<&'a str>,
     kinds: Vec<&'a str>,
     lanes: Vec<Option<Uuid>>,
     priorities: Vec<i16>,
@@ -98,7 +92,6 @@ impl<'a> Columns<'a> {
     fn of(jobs: &'a [NewJob]) -> Self {
         let mut columns = Self::default();
         for job in jobs {
-            columns.queues.push(&job.queue);
             columns.kinds.push(&job.kind);
             columns.lanes.push(job.lane);
             columns.priorities.push(job.priority);
@@ -115,25 +108,56 @@ impl<'a> Columns<'a> {
 
 async fn insert(
     conn: &mut PgConnection,
+    queue: &str,
     columns: &Columns<'_>,
-) -> Result<Vec<Inserted>, sqlx::Error> {
-    query_as!(
-        Inserted,
+) -> Result<Vec<i64>, sqlx::Error> {
+    query_scalar!(
+        r#"
+        INSERT INTO jobs (queue, kind, lane, priority, state, run_at, max_attempts, payload, created_at)
+        SELECT
+            $1, u.kind, u.lane, u.priority,
+            -- Scheduled rows stay out of the ready index until they are due.
+            CASE WHEN u.delay_secs > 0 THEN 2 ELSE 0 END,
+            clock.at + make_interval(secs => u.delay_secs),
+            u.max_attempts, u.payload, clock.at
+        FROM (SELECT app_now() AS at OFFSET 0) AS clock,
+            unnest($2::text[], $3::uuid[], $4::smallint[], $5::float8[], $6::smallint[], $7::jsonb[])
+                AS u (kind, lane, priority, delay_secs, max_attempts, payload)
+        RETURNING id
+        "#,
+        queue,
+        &columns.kinds as &[&str],
+        &columns.lanes as &[Option<Uuid>],
+        &columns.priorities,
+        &columns.delays_secs,
+        &columns.max_attempts,
+        &columns.payloads as &[&serde_json::Value],
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn insert_unless_live(
+    conn: &mut PgConnection,
+    queue: &str,
+    columns: &Columns<'_>,
+) -> Result<Vec<i64>, sqlx::Error> {
+    query_scalar!(
         r#"
         INSERT INTO jobs (queue, kind, lane, priority, state, run_at, max_attempts, unique_key, payload, created_at)
         SELECT
-            u.queue, u.kind, u.lane, u.priority,
+            $1, u.kind, u.lane, u.priority,
             -- Scheduled rows stay out of the ready index until they are due.
             CASE WHEN u.delay_secs > 0 THEN 2 ELSE 0 END,
             clock.at + make_interval(secs => u.delay_secs),
             u.max_attempts, u.unique_key, u.payload, clock.at
         FROM (SELECT app_now() AS at OFFSET 0) AS clock,
-            unnest($1::text[], $2::text[], $3::uuid[], $4::smallint[], $5::float8[], $6::smallint[], $7::text[], $8::jsonb[])
-                AS u (queue, kind, lane, priority, delay_secs, max_attempts, unique_key, payload)
-        ON CONFLICT DO NOTHING
-        RETURNING id, queue
+            unnest($2::text[], $3::uuid[], $4::smallint[], $5::float8[], $6::smallint[], $7::text[], $8::jsonb[])
+                AS u (kind, lane, priority, delay_secs, max_attempts, unique_key, payload)
+        ON CONFLICT (queue, unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+        RETURNING id
         "#,
-        &columns.queues as &[&str],
+        queue,
         &columns.kinds as &[&str],
         &columns.lanes as &[Option<Uuid>],
         &columns.priorities,

@@ -32,6 +32,7 @@ async fn renew_all(core: &Arc<Core>) -> Result<(), sqlx::Error> {
     let held = core.desk.held();
     let mut missing = Vec::new();
     for asked in held.chunks(RENEW_MAX) {
+        let _alone = core.own_rows.lock().await;
         let lease_ends = Clock::boottime() + core.tuning.lease;
         let ids = renew(&core.system_pool, asked, core.tuning.lease.as_secs_f64()).await?;
         let ids: HashSet<i64> = ids.into_iter().collect();
@@ -91,7 +92,7 @@ async fn renew(
             FOR UPDATE OF j
         )
         UPDATE jobs j
-        SET lease_until = app_now() + make_interval(secs => $4)
+        SET lease_until = (SELECT app_now() + make_interval(secs => $4))
         FROM locked
         WHERE j.id = locked.id
         RETURNING j.id

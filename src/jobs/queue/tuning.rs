@@ -41,6 +41,25 @@ pub struct Tuning {
     pub starts_max: i16,
 }
 
+impl Tuning {
+    /// As the defaults, for another lease: whatever has to happen within one is scaled with it.
+    pub fn with_lease(lease: Duration) -> Self {
+        let usual = Self::default();
+        let scale = lease.as_secs_f64() / usual.lease.as_secs_f64();
+        let at_most = |usual: Duration| usual.mul_f64(scale.min(1.0));
+        Self {
+            lease,
+            renew_every: usual.renew_every.mul_f64(scale),
+            sweep_every: at_most(usual.sweep_every),
+            sweep_grace: at_most(usual.sweep_grace),
+            retry_min: at_most(usual.retry_min),
+            retry_max: at_most(usual.retry_max),
+            lost_grace: at_most(usual.lost_grace),
+            ..usual
+        }
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         Self {
