@@ -133,12 +133,16 @@ macro_rules! metric_names {
         $(#[doc = $help] pub const $name: &str = $text;)+
 
         /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`,
-        /// `provider` and `channel`, never a tenant.
+        /// `operation`, `status`, `provider` and `channel`, never a tenant.
         pub const METRICS: &[(&str, &str)] = &[$(($name, $help)),+];
     };
 }
 
 metric_names! {
+    /// Requests answered, by operation and status.
+    HTTP_REQUESTS_TOTAL = "engageninja_http_requests_total";
+    /// How long answers took to begin, by operation.
+    HTTP_REQUEST_SECONDS = "engageninja_http_request_seconds";
     /// How long handlers ran, by job.
     JOB_RUN_SECONDS = "engageninja_job_run_seconds";
     /// Jobs taken from a queue.

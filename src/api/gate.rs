@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::problem::{self, ApiError, FieldError, ProblemType};
 use super::routes::{Operation, Route, Routes};
+use crate::telemetry::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
 
 /// Bytes of a request's body at most, but for [`STREAMED`] operations.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -62,19 +63,24 @@ impl<E: Endpoint> Endpoint for GateEndpoint<E> {
             http.method = %request.method(),
             http.path = request.uri().path(),
         );
+        let operation = self.operation_name(&request);
         let begun = Instant::now();
         let is_api = request.uri().path().starts_with("/api/");
         let mut response = match self.pass(request).instrument(span.clone()).await {
             Ok(response) => response,
             Err(refusal) => span.in_scope(|| refusal.into_answer(&request_id)),
         };
+        let (status, elapsed) = (response.status(), begun.elapsed());
         span.in_scope(|| {
             tracing::debug!(
-                http.status = response.status().as_u16(),
-                elapsed_ms = begun.elapsed().as_millis() as u64,
+                http.status = status.as_u16(),
+                elapsed_ms = elapsed.as_millis() as u64,
                 "answered"
             );
         });
+        metrics::counter!(HTTP_REQUESTS_TOTAL, "operation" => operation.clone(), "status" => status.as_str().to_owned())
+            .increment(1);
+        metrics::histogram!(HTTP_REQUEST_SECONDS, "operation" => operation).record(elapsed);
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert(REQUEST_ID, value);
@@ -121,6 +127,14 @@ impl Refusal {
 }
 
 impl<E: Endpoint> GateEndpoint<E> {
+    /// What metrics call the request: never by its address, which a stranger chooses.
+    fn operation_name(&self, request: &Request) -> String {
+        self.routes
+            .find(request.uri().path())
+            .and_then(|route| route.operation(request.method().as_str()))
+            .map_or_else(|| "other".to_owned(), |operation| operation.name.clone())
+    }
+
     async fn pass(&self, mut request: Request) -> Result<Response, Refusal> {
         let route = self.routes.find(request.uri().path());
         let method = request.method().clone();

@@ -1,5 +1,6 @@
 //! Whether this process lives and can work, and its metrics. Outside the document: machines of the operator ask.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -7,6 +8,7 @@ use poem::http::{StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route, endpoint, get};
 use serde_json::json;
 
+use super::gate::Gate;
 use super::problem::{ApiError, ApiResult};
 use crate::store::Db;
 use crate::store::control::directory;
@@ -38,7 +40,9 @@ pub fn admin(db: Db, metrics: PrometheusHandle) -> impl Endpoint<Output = Respon
     Route::new()
         .nest("/health", routes(db))
         .at("/metrics", get(metrics))
-        .map_to_response()
+        .with(Gate {
+            routes: Arc::default(),
+        })
 }
 
 async fn ready(db: &Db) -> ApiResult<Response> {

@@ -27,6 +27,8 @@ enum Segment {
 /// One operation.
 #[derive(Debug)]
 pub struct Operation {
+    /// Its `operationId`.
+    pub name: String,
     method: String,
     parameters: Vec<Parameter>,
 }
@@ -150,6 +152,10 @@ fn operation_of(method: &str, operation: &Value) -> Operation {
         })
         .collect();
     Operation {
+        name: operation["operationId"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
         method: method.to_uppercase(),
         parameters,
     }

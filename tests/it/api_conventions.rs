@@ -242,3 +242,33 @@ async fn without_postgresql_the_answer_is_503_and_says_when_to_come_back() {
     cluster.start().await;
     app.get(&key, "/api/keys").await.ok(200);
 }
+
+#[tokio::test]
+async fn the_admin_address_has_health_and_metrics_and_nothing_else() {
+    let app = App::start().await;
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        metrics::counter!("engageninja_probe_total").increment(3);
+    });
+    let endpoint = engageninja::api::health::admin(app.state.db.clone(), recorder.handle());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(engageninja::api::run(endpoint, listener, stop.clone()));
+    let get = |path: &str| {
+        answer(
+            reqwest::Client::builder()
+                .build()
+                .unwrap()
+                .get(format!("{address}{path}")),
+        )
+    };
+
+    let metrics = get("/metrics").await;
+    assert!(metrics.header("content-type").starts_with("text/plain"));
+    assert!(metrics.text.contains("engageninja_probe_total 3"));
+    get("/health/ready").await.ok(200);
+    get("/health/live").await.ok(200);
+    get("/api/keys").await.problem(404, "unknown-address");
+    stop.cancel();
+}
