@@ -438,6 +438,7 @@ impl From<StartError> for ApiError {
                     StartRefusal::AlreadySent { .. } => ProblemType::CampaignAlreadySent,
                     StartRefusal::NoContent => ProblemType::CampaignWithoutTemplate,
                     StartRefusal::NoSender { .. } => ProblemType::NoSender,
+                    StartRefusal::ImportUnfinished { .. } => ProblemType::ImportUnfinished,
                     StartRefusal::EmptyAudience { .. } => ProblemType::EmptyAudience,
                     StartRefusal::UnknownVariables { .. } => ProblemType::UnknownVariable,
                 };

@@ -89,6 +89,8 @@ problem_types! {
     ImportAlreadyStarted = 409 "import-already-started" "The import was started before",
     /// The import has ended, one way or another.
     ImportEnded = 409 "import-ended" "The import has ended",
+    /// The import the campaign is written to has not completed.
+    ImportUnfinished = 409 "import-unfinished" "The import has not completed",
     /// The body is larger than the operation takes.
     BodyTooLarge = 413 "body-too-large" "The body is too large",
     /// The operation takes another media type.

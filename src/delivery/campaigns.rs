@@ -1,12 +1,16 @@
 //! The switches of a campaign: start and pause, the same for every door.
 
 use crate::clock::Clock;
-use crate::domain::campaign::{Campaign, PauseRefusal, StartFacts, StartRefusal};
+use crate::domain::campaign::{Audience, Campaign, PauseRefusal, StartFacts, StartRefusal};
+use crate::domain::content::{Content, Source};
 use crate::domain::ids::{CampaignId, TenantId};
 use crate::domain::orders::ExpandCampaign;
 use crate::domain::recipient;
 use crate::jobs::queue::enqueue;
-use crate::store::{Db, StoreError, TenantTx, attempts, audience, campaigns, senders, templates};
+use crate::store::templates::TemplateVersion;
+use crate::store::{
+    Db, StoreError, TenantTx, attempts, audience, campaigns, imports, senders, templates,
+};
 
 /// Why a campaign was not started.
 #[derive(Debug, thiserror::Error)]
@@ -58,20 +62,40 @@ async fn start_facts(tx: &mut TenantTx, campaign: &Campaign) -> Result<StartFact
     let unknown_variables = match campaign.content_id {
         Some(content_id) => {
             let version = templates::load_version(tx.conn(), tenant_id, content_id).await?;
-            let asked: Vec<String> = version
-                .variables
-                .into_iter()
-                .filter(|name| !recipient::FIELDS.contains(&name.as_str()))
-                .collect();
+            let asked = required_attributes(&version)?;
             audience::list_unknown_attributes(tx, tenant_id, &asked).await?
         }
         None => Vec::new(),
     };
+    let unfinished_import = match campaign.audience {
+        Audience::Everybody => None,
+        Audience::Import { import_id } => {
+            let import = imports::load_import(tx, tenant_id, import_id).await?;
+            Some(import.status).filter(|status| status.is_unfinished())
+        }
+    };
     Ok(StartFacts {
         sender_id: sender.map(|sender| sender.id),
+        unfinished_import,
         has_recipients,
         unknown_variables,
     })
+}
+
+/// What the texts cannot do without, besides what every contact may have.
+fn required_attributes(version: &TemplateVersion) -> Result<Vec<String>, StoreError> {
+    let source = Source {
+        subject: version.subject.as_deref(),
+        body: &version.body,
+        html: version.html.as_deref(),
+    };
+    let content = Content::compile(version.channel, source)
+        .map_err(|refusal| StoreError::Unreadable(refusal.to_string()))?;
+    Ok(content
+        .variables()
+        .into_iter()
+        .filter(|name| !recipient::FIELDS.contains(&name.as_str()) && content.requires(name))
+        .collect())
 }
 
 /// Pauses a campaign. When this returns, no further call of it begins.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, Class, text_enum};
 use super::ids::{CampaignId, ImportId, SenderId, TemplateVersionId, TenantId};
+use super::import::ImportStatus;
 
 text_enum! {
     /// Where a campaign is.
@@ -81,9 +82,11 @@ pub struct Campaign {
 pub struct StartFacts {
     /// The sender to use: the campaign's own, else the channel's default.
     pub sender_id: Option<SenderId>,
+    /// The upload it is written to, while its rows are not all read: people would be missing.
+    pub unfinished_import: Option<ImportStatus>,
     /// Whether anybody in the audience has an address on the channel.
     pub has_recipients: bool,
-    /// Variables of the content that no contact of the audience has.
+    /// Variables without a fall-back that no contact of the tenant has.
     pub unknown_variables: Vec<String>,
 }
 
@@ -104,6 +107,12 @@ pub enum StartRefusal {
     NoSender {
         /// The channel it lacks.
         channel: Channel,
+    },
+    /// The people of the upload are not all there yet.
+    #[error("the import is {status}; start it and send once it has completed")]
+    ImportUnfinished {
+        /// Where the import is.
+        status: ImportStatus,
     },
     /// Nobody would get it.
     #[error("nobody in the audience has an address for {channel}; import contacts first")]
@@ -154,6 +163,9 @@ impl Campaign {
                 channel: self.channel,
             });
         };
+        if let Some(status) = facts.unfinished_import {
+            return Err(StartRefusal::ImportUnfinished { status });
+        }
         if !facts.has_recipients {
             return Err(StartRefusal::EmptyAudience {
                 channel: self.channel,
@@ -221,6 +233,7 @@ mod tests {
     fn facts() -> StartFacts {
         StartFacts {
             sender_id: Some(SenderId(Uuid::from_u128(4))),
+            unfinished_import: None,
             has_recipients: true,
             unknown_variables: Vec::new(),
         }
@@ -275,6 +288,16 @@ mod tests {
             StartRefusal::EmptyAudience {
                 channel: Channel::Sms
             }
+        );
+        let running = StartFacts {
+            unfinished_import: Some(ImportStatus::Running),
+            has_recipients: false,
+            ..facts()
+        };
+        assert!(
+            refusal(draft(), running)
+                .to_string()
+                .contains("import is running")
         );
         let unknown = StartFacts {
             unknown_variables: vec!["tear".into()],

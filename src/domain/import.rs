@@ -70,6 +70,16 @@ pub struct Attestation {
     pub actor: Option<String>,
 }
 
+impl ImportStatus {
+    /// Whether rows may still come out of it. What failed or was cancelled keeps what was read.
+    pub fn is_unfinished(self) -> bool {
+        matches!(
+            self,
+            Self::Uploading | Self::Uploaded | Self::Queued | Self::Running
+        )
+    }
+}
+
 /// Why an attestation is not taken. Shown to people as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttestationRefusal {

@@ -150,6 +150,42 @@ async fn an_unknown_variable_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn an_unknown_variable_with_a_fall_back_is_no_hindrance() {
+    let (world, app, _, key) = world_with_sender().await;
+    world.add_contacts(1).await;
+    let campaign = make_campaign(&app, &key, "Hello {{ nickname | default('you') }}").await;
+    app.post(&key, &format!("{campaign}/send"), &json!({}))
+        .await
+        .ok(202);
+}
+
+#[tokio::test]
+async fn a_campaign_to_an_import_waits_until_the_import_has_completed() {
+    let (world, app, tenant, key) = world_with_sender().await;
+    let template_id = make_template(&app, &key, "Hello").await;
+    let import_id = Uuid::now_v7();
+    let tenant_id = tenant.id;
+    world
+        .db
+        .execute(&format!(
+            "INSERT INTO cell.imports (tenant_id, id, file_name, status)
+             VALUES ('{tenant_id}', '{import_id}', 'people.csv', 'running')"
+        ))
+        .await;
+    let audience = json!({"kind": "import", "import_id": import_id});
+    let body = json!({"name": "Sale", "template_id": template_id, "audience": audience});
+    let made = app.post(&key, "/api/campaigns", &body).await.ok(201);
+    let path = format!("/api/campaigns/{}", made["id"].as_str().unwrap());
+    let refused = app.post(&key, &format!("{path}/send"), &json!({})).await;
+    let problem = refused.problem(409, "import-unfinished");
+    assert!(problem["detail"].as_str().unwrap().contains("running"));
+    assert_eq!(
+        app.get(&key, &path).await.ok(200)["progress"]["status"],
+        "draft"
+    );
+}
+
+#[tokio::test]
 async fn sending_twice_is_refused_and_sends_once() {
     let (world, app, _, key) = world_with_sender().await;
     world.add_contacts(1).await;

@@ -18,7 +18,8 @@ async fn the_script_of_the_docs_sends_a_campaign_to_a_file() {
     let _scheduler = world.scheduler();
     let dir = TempDir::new();
     let file = dir.path().join("people.csv");
-    let rows = "first_name,phone\nAnna,+12055550001\nBob,+12055550002\nTwin,+12055550002\nEve,nonsense\n";
+    let rows =
+        "first_name,phone\nAnna,+12055550001\nBob,+12055550002\nTwin,+12055550002\nEve,nonsense\n";
     std::fs::write(&file, rows).unwrap();
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/campaign.sh");

@@ -19,6 +19,7 @@ mod campaign_counts;
 mod campaigns_api;
 mod catalogue;
 mod contacts_api;
+mod docs_script;
 mod imports;
 mod keys;
 mod launcher;
