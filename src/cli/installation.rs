@@ -1,20 +1,11 @@
 //! What every command stands on: the databases, the keys, and the checks of every start.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-
-use anyhow::Context;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
-
+use super::data_dir::{DataDir, Keys};
 use crate::clock::Clock;
-use crate::config::{Config, Environment};
+use crate::config::{Config, DatabaseUrl, Environment};
 use crate::crypto::key_ring::KeyRing;
 use crate::crypto::mac::MacKey;
-use crate::dev::postgres::SUPERUSER;
+use crate::dev::postgres::find_running;
 use crate::domain::holds::Holds;
 use crate::store::startup::{Expectations, StartupRefusal, check};
 use crate::store::{Db, DbOptions, settings};
@@ -39,7 +30,7 @@ impl Installation {
     /// Opens the installation that the configuration names, and makes sure of it.
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
         let options = database_options(config)?;
-        Self::open_on(config, &options, &Keys::of(config)?).await
+        Self::open_on(config, &options, &keys(config)?).await
     }
 
     /// The same with databases and keys at hand.
@@ -93,12 +84,16 @@ fn environment(config: &Config) -> Environment {
 }
 
 /// The databases that are configured; else the embedded server that runs in the data directory.
-pub(super) fn database_options(config: &Config) -> anyhow::Result<DbOptions> {
+pub(super) fn database_options(config: &Config) -> Result<DbOptions, StartupRefusal> {
     let cell = match &config.database_url {
         Some(url) => url.options().clone(),
-        None => Socket::read(&config.data_dir)?.options(),
+        None => {
+            find_running(&config.data_dir, DATABASE).ok_or_else(|| StartupRefusal::NoServer {
+                data_dir: config.data_dir.display().to_string(),
+            })?
+        }
     };
-    let other = |url: &Option<crate::config::DatabaseUrl>| {
+    let other = |url: &Option<DatabaseUrl>| {
         url.as_ref()
             .map_or_else(|| cell.clone(), |url| url.options().clone())
     };
@@ -108,124 +103,25 @@ pub(super) fn database_options(config: &Config) -> anyhow::Result<DbOptions> {
     Ok(options)
 }
 
-/// The keys of an installation.
-#[derive(Debug)]
-pub(super) struct Keys {
-    pub(super) mac_key: SecretString,
-    pub(super) ring: Option<SecretString>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredKeys {
-    keys: String,
-    mac_key: String,
-}
-
-impl Keys {
-    /// The keys that are configured; else those `up` made in the data directory.
-    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
-        if let Some(mac_key) = &config.mac_key {
-            return Ok(Self {
-                mac_key: mac_key.clone(),
-                ring: config.keys.clone(),
-            });
-        }
-        let path = path(&config.data_dir);
-        let text = std::fs::read_to_string(&path).map_err(|_| {
-            Misconfigured(format!(
-                "ENGAGENINJA_MAC_KEY is not set and {} is not there; set the key, or start `engageninja up` once",
-                path.display()
-            ))
-        })?;
-        Self::parse(&text, config)
+/// The keys that are configured; else those that `up` made in the data directory.
+pub(super) fn keys(config: &Config) -> anyhow::Result<Keys> {
+    if let Some(mac_key) = &config.mac_key {
+        return Ok(Keys {
+            mac_key: mac_key.clone(),
+            ring: config.keys.clone(),
+        });
     }
-
-    /// The keys of the data directory, made when it has none yet.
-    pub(super) fn of_or_new(config: &Config) -> anyhow::Result<Self> {
-        let path = path(&config.data_dir);
-        if config.mac_key.is_none() && !path.exists() {
-            let stored = StoredKeys {
-                // A ring's key has the same form as the other: 32 random bytes.
-                keys: format!("k1:{}", MacKey::generate().expose_secret()),
-                mac_key: MacKey::generate().expose_secret().to_owned(),
-            };
-            write_private(&path, &serde_json::to_string_pretty(&stored)?)?;
-        }
-        Self::of(config)
-    }
-
-    fn parse(text: &str, config: &Config) -> anyhow::Result<Self> {
-        let stored: StoredKeys = serde_json::from_str(text).context("keys.json cannot be read")?;
-        let ring = config.keys.clone().or_else(|| Some(stored.keys.into()));
-        Ok(Self {
-            mac_key: stored.mac_key.into(),
-            ring,
-        })
-    }
-}
-
-fn path(data_dir: &Path) -> PathBuf {
-    data_dir.join("keys.json")
-}
-
-/// Where the embedded server listens, for commands beside the `up` that runs it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Socket {
-    dir: PathBuf,
-    port: u16,
-}
-
-impl Socket {
-    /// Tells other commands of this data directory where the server is.
-    pub(super) fn write(data_dir: &Path, options: &PgConnectOptions) -> anyhow::Result<()> {
-        let dir = options
-            .get_socket()
-            .cloned()
-            .context("the embedded server has a socket")?;
-        let socket = Self {
-            dir,
-            port: options.get_port(),
-        };
-        write_private(&Self::path(data_dir), &serde_json::to_string(&socket)?)
-    }
-
-    fn read(data_dir: &Path) -> Result<Self, StartupRefusal> {
-        let text = std::fs::read_to_string(Self::path(data_dir)).map_err(|_| {
-            StartupRefusal::Unavailable(format!(
-                "DATABASE_URL is not set and no `engageninja up` runs in {}",
-                data_dir.display()
-            ))
-        })?;
-        serde_json::from_str(&text).map_err(|error| StartupRefusal::Unavailable(error.to_string()))
-    }
-
-    fn options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(&self.dir)
-            .port(self.port)
-            .username(SUPERUSER)
-            .database(DATABASE)
-            .ssl_mode(PgSslMode::Disable)
-    }
-
-    fn path(data_dir: &Path) -> PathBuf {
-        data_dir.join("database.json")
-    }
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let write = || {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
+    let kept = DataDir::new(&config.data_dir).read_keys()?;
+    let Some(kept) = kept else {
+        let text = format!(
+            "ENGAGENINJA_MAC_KEY is not set, and there are no keys in {}; make one with `openssl rand -base64 32`, keep it \
+             for ever and give it to every program",
+            config.data_dir.display()
+        );
+        return Err(Misconfigured(text).into());
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    Ok(Keys {
+        ring: config.keys.clone().or(kept.ring),
+        ..kept
+    })
 }

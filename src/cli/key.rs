@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::crypto::password::NewSecret;
 use crate::domain::actor::Role;
 use crate::domain::ids::{ApiKeyId, TenantId};
-use crate::store::Db;
-use crate::store::control::api_keys::{NewApiKey, insert_key};
+use crate::store::control::api_keys::{NewApiKey, insert_key, mark_revoked};
+use crate::store::{Db, StoreError};
 
 /// Keys of a tenant's programs.
 #[derive(Debug, Subcommand)]
@@ -28,6 +28,14 @@ pub(super) enum KeyCommand {
         #[arg(long, default_value = "sender", value_parser = role)]
         role: Role,
     },
+    /// Ends a key.
+    Revoke {
+        /// The key's id.
+        id: ApiKeyId,
+        /// The tenant's slug or id.
+        #[arg(long)]
+        tenant: String,
+    },
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -40,29 +48,47 @@ fn role(text: &str) -> Result<Role, String> {
 impl KeyCommand {
     pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
         let installation = Installation::open(config).await?;
-        let Self::Create { name, tenant, role } = self;
-        let tenant_id = find_tenant(&installation, &tenant).await?;
-        let secret = create_key(&installation.db, tenant_id, &name, role).await?;
-        print(
-            json,
-            &json!({ "tenant_id": tenant_id, "name": name, "secret": secret }),
-            || format!("{secret}\n(shown once; `Authorization: Bearer …`)"),
-        )
+        match self {
+            Self::Create { name, tenant, role } => {
+                let tenant_id = find_tenant(&installation, &tenant).await?;
+                let (id, secret) = create_key(&installation.db, tenant_id, &name, role).await?;
+                let value =
+                    json!({ "tenant_id": tenant_id, "key_id": id, "name": name, "secret": secret });
+                print(json, &value, || {
+                    format!("{secret}\n(shown once; `Authorization: Bearer …`; its id is {id})")
+                })
+            }
+            Self::Revoke { id, tenant } => {
+                let tenant_id = find_tenant(&installation, &tenant).await?;
+                let mut tx = installation.db.control(tenant_id).begin().await?;
+                mark_revoked(&mut tx, tenant_id, id)
+                    .await
+                    .map_err(|error| match error {
+                        StoreError::NotFound { .. } => anyhow::anyhow!("{tenant} has no key {id}"),
+                        error => error.into(),
+                    })?;
+                tx.commit().await?;
+                print(json, &json!({ "key_id": id, "is_revoked": true }), || {
+                    format!("key {id} counts no more")
+                })
+            }
+        }
     }
 }
 
-/// Makes a key of a tenant and returns its secret.
+/// Makes a key of a tenant; its secret is told this once.
 pub(super) async fn create_key(
     db: &Db,
     tenant_id: TenantId,
     name: &str,
     role: Role,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<(ApiKeyId, String)> {
+    let id = ApiKeyId(Uuid::now_v7());
     let secret = NewSecret::api_key();
     let mut tx = db.control(tenant_id).begin().await?;
     let key = NewApiKey {
         tenant_id,
-        id: ApiKeyId(Uuid::now_v7()),
+        id,
         name,
         prefix: secret.prefix(),
         key_hash: &secret.hash(),
@@ -72,5 +98,5 @@ pub(super) async fn create_key(
     };
     insert_key(&mut tx, &key).await?;
     tx.commit().await?;
-    Ok(secret.text)
+    Ok((id, secret.text))
 }

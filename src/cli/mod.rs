@@ -3,11 +3,13 @@
 //! Answers go to standard output, logs to standard error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 69 the
 //! database does not answer, 78 the configuration or the schema is not as it must be.
 
+mod data_dir;
 mod installation;
 mod key;
 mod migrate;
 mod openapi;
 mod output;
+mod parts;
 mod queue;
 mod scheduler;
 mod serve;
@@ -26,7 +28,9 @@ use crate::dev::postgres::LaunchError;
 use crate::store::StoreError;
 use crate::store::migrate::MigrateError;
 use crate::store::startup::StartupRefusal;
-use crate::telemetry::{self, LogTarget};
+use crate::telemetry::{self, LogTarget, TelemetryError};
+
+use self::installation::Misconfigured;
 
 /// Campaigns by SMS, WhatsApp and email, each message delivered exactly once in effect.
 #[derive(Debug, Parser)]
@@ -96,10 +100,10 @@ impl Cli {
             telemetry::init_log(&config.log, format, LogTarget::Stderr { colors })?;
         }
         match command {
-            Command::Up(command) => command.run(config, json).await,
-            Command::Serve(command) => command.run(&config).await,
-            Command::Worker(command) => command.run(&config).await,
-            Command::Scheduler(command) => command.run(&config).await,
+            Command::Up(command) => Box::pin(command.run(config, json)).await,
+            Command::Serve(command) => Box::pin(command.run(&config, json)).await,
+            Command::Worker(command) => Box::pin(command.run(&config, json)).await,
+            Command::Scheduler(command) => Box::pin(command.run(&config, json)).await,
             Command::Migrate(command) => command.run(&config, json).await,
             Command::Openapi(command) => command.run(json),
             Command::Tenant(command) => command.run(&config, json).await,
@@ -130,29 +134,64 @@ const UNAVAILABLE: u8 = 69;
 const CONFIG: u8 = 78;
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if let Some(refusal) = error.downcast_ref::<StartupRefusal>() {
-        return if refusal.is_unavailable() {
-            UNAVAILABLE
-        } else {
-            CONFIG
-        };
+    error.chain().find_map(code_of).unwrap_or(1)
+}
+
+/// The code of one cause, if it has one of its own.
+fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    let code = |is_unavailable| if is_unavailable { UNAVAILABLE } else { CONFIG };
+    if let Some(refusal) = cause.downcast_ref::<StartupRefusal>() {
+        return Some(code(refusal.is_unavailable()));
     }
-    match error.downcast_ref::<MigrateError>() {
-        Some(MigrateError::Unavailable(_)) => return UNAVAILABLE,
-        Some(_) => return CONFIG,
-        None => {}
+    if let Some(error) = cause.downcast_ref::<MigrateError>() {
+        return Some(code(matches!(error, MigrateError::Unavailable(_))));
     }
-    if matches!(
-        error.downcast_ref::<StoreError>(),
-        Some(StoreError::Unavailable(_))
-    ) {
-        return UNAVAILABLE;
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return matches!(error, StoreError::Unavailable(_)).then_some(UNAVAILABLE);
     }
-    if error.is::<installation::Misconfigured>() {
-        return CONFIG;
+    let is_config =
+        cause.is::<Misconfigured>() || cause.is::<LaunchError>() || cause.is::<TelemetryError>();
+    is_config.then_some(CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
     }
-    match error.downcast_ref::<LaunchError>() {
-        Some(LaunchError::Busy { .. }) | None => 1,
-        Some(_) => UNAVAILABLE,
+
+    #[test]
+    fn a_missing_database_and_a_wrong_setting_have_codes_of_their_own() {
+        let cases = [
+            (anyhow::Error::from(StartupRefusal::OtherMacKey), CONFIG),
+            (StartupRefusal::Unavailable("x".into()).into(), UNAVAILABLE),
+            (
+                StoreError::Unavailable(sqlx::Error::PoolTimedOut).into(),
+                UNAVAILABLE,
+            ),
+            (
+                MigrateError::Unavailable(sqlx::Error::PoolClosed).into(),
+                UNAVAILABLE,
+            ),
+            (MigrateError::Faults("x".into()).into(), CONFIG),
+            (LaunchError::NoBinaries.into(), CONFIG),
+            (Misconfigured("x".into()).into(), CONFIG),
+            (anyhow::anyhow!("x"), 1),
+        ];
+        for (error, code) in cases {
+            let error = error.context("around it");
+            assert_eq!(exit_code(&error), code, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_line_that_says_each_cause_once() {
+        let error = anyhow::anyhow!("two\nlines").context("around it");
+        assert_eq!(one_line(&error), "around it: two lines");
     }
 }

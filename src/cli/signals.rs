@@ -1,30 +1,41 @@
-//! SIGTERM and Ctrl-C: the first asks to stop in order, the second stops at once.
+//! The two signals of a program that runs: the first asks it to end in order, the second ends it at once.
 
+use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How a program says that it was stopped in the middle: 128 + SIGTERM.
-const STOPPED_AT_ONCE: i32 = 143;
-
-/// A token that the first signal cancels. The second ends the process.
-pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = CancellationToken::new();
-    let token = stop.clone();
-    tokio::spawn(async move {
-        either(&mut terminate, &mut interrupt).await;
-        tracing::info!("stopping; a second signal stops at once");
-        token.cancel();
-        either(&mut terminate, &mut interrupt).await;
-        std::process::exit(STOPPED_AT_ONCE);
-    });
-    Ok(stop)
+/// Heard signals; clones hear the same.
+#[derive(Debug, Clone)]
+pub(super) struct Signals {
+    /// Cancelled by the first.
+    pub(super) end: CancellationToken,
+    /// Cancelled by the second.
+    pub(super) now: CancellationToken,
 }
 
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+impl Signals {
+    /// Listens from now on, for SIGTERM and Ctrl-C.
+    pub(super) fn listen() -> Result<Self> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let signals = Self {
+            end: CancellationToken::new(),
+            now: CancellationToken::new(),
+        };
+        let heard = signals.clone();
+        tokio::spawn(async move {
+            for token in [heard.end, heard.now] {
+                either(&mut terminate, &mut interrupt).await;
+                token.cancel();
+            }
+        });
+        Ok(signals)
+    }
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
 }

@@ -1,92 +1,146 @@
-//! `up`: everything in one process, for first steps and small installations.
+//! `up`: everything on this machine, from an empty directory to a campaign on its way.
+//!
+//! What it makes it makes once: a step that was interrupted is finished by the next start. The data
+//! directory is held for as long as it runs, so a second `up` on it is refused; a server that a killed one left
+//! behind is taken over.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
+use secrecy::ExposeSecret;
+use serde_json::json;
+use tokio::net::TcpListener;
 
-use super::installation::{DATABASE, Installation, Keys, Socket, database_options, write_private};
+use super::data_dir::{Credentials, DataDir};
+use super::installation::{DATABASE, Installation, database_options, keys};
 use super::key::create_key;
-use super::serve::{serve_admin, serve_api};
-use super::signals::stop_on_signal;
-use super::worker::{work, worker_options};
-use crate::config::{Config, Surroundings};
-use crate::crypto::password::{hash_password, random_token};
-use crate::dev::postgres::{Launch, Server};
-use crate::dev::seed::{DEMO_EMAIL, seed_demo};
+use super::output::print;
+use super::parts::{Parts, Running, listen, url, worker_options};
+use super::signals::Signals;
+use super::user::{add_user, reset_password};
+use crate::config::{Config, Environment, Surroundings};
+use crate::delivery::campaigns::start_campaign;
+use crate::dev::demo::ensure_demo_tenant;
+use crate::dev::postgres::{self, Launch, Server};
+use crate::dev::seed;
 use crate::domain::actor::Role;
 use crate::domain::ids::TenantId;
-use crate::schedules;
-use crate::store::DbOptions;
+use crate::jobs::registry::QUEUES;
+use crate::schedules::table::SCHEDULES;
+use crate::store::control::directory;
 use crate::store::migrate::{ensure_database, migrate};
+use crate::store::{Db, DbOptions, StoreError, templates};
 use crate::telemetry::{self, LogTarget};
+
+const DEMO_NAME: &str = "Dojo Coffee";
+const DEMO_SLUG: &str = "dojo-coffee";
+const DEMO_EMAIL: &str = "demo@example.test";
 
 /// How often the embedded server is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Everything in one process, with a PostgreSQL of its own and a demo tenant.
+/// Run everything on this machine.
 #[derive(Debug, Args)]
 pub(super) struct Up {
-    /// Start without the demo tenant.
+    /// Make no demo tenant.
     #[arg(long)]
     no_demo: bool,
 }
 
-/// What a newcomer needs to sign in; kept in the data directory.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Credentials {
-    url: String,
-    email: String,
-    password: String,
-    api_key: String,
-    tenant_id: TenantId,
+/// Holds the data directory, and the server in it unless another is used.
+enum Hold {
+    Server(Server),
+    Lock { _lock: std::fs::File },
 }
 
 impl Up {
-    pub(super) async fn run(self, config: Config, json: bool) -> anyhow::Result<()> {
-        let stop = stop_on_signal()?;
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("cannot make {}", config.data_dir.display()))?;
-        let log = config.data_dir.join("engageninja.log");
-        let format = config.log_format.parse().map_err(anyhow::Error::msg)?;
-        telemetry::init_log(&config.log, format, LogTarget::File(log))?;
+    pub(super) async fn run(self, mut config: Config, json: bool) -> Result<()> {
+        let signals = Signals::listen()?;
+        // Whoever brings up everything at once takes first steps, unless told otherwise.
+        config.environment = config.environment.or(Some(Environment::Development));
+        let mut steps = Steps::new(!json);
+        let hold = take_data_dir(&config, &mut steps).await?;
+        init_log(&config, json)?;
+        let program = self.run_on(&config, json, &hold, &signals, &mut steps);
+        let done = match &hold {
+            Hold::Server(server) => tokio::select! {
+                done = program => done,
+                failure = watch(server) => Err(failure),
+            },
+            Hold::Lock { .. } => program.await,
+        };
+        if let Hold::Server(server) = hold {
+            tokio::task::spawn_blocking(|| server.stop()).await??;
+        }
+        done
+    }
 
-        let (server, options) = start_database(&config).await?;
+    async fn run_on(
+        &self,
+        config: &Config,
+        json: bool,
+        hold: &Hold,
+        signals: &Signals,
+        steps: &mut Steps,
+    ) -> Result<()> {
+        let options = match hold {
+            Hold::Server(server) => {
+                ensure_database(&server.options("postgres"), DATABASE).await?;
+                DbOptions::single(&server.options(DATABASE))
+            }
+            Hold::Lock { .. } => database_options(config)?,
+        };
         let applied = migrate(&options.control, &options.cell).await?;
-        let keys = Keys::of_or_new(&config)?;
-        let installation = Installation::open_on(&config, &options, &keys).await?;
+        steps.done(&format!(
+            "schema up to date: {} migrations applied now",
+            applied.len()
+        ));
+        let data_dir = DataDir::new(&config.data_dir);
+        if config.mac_key.is_none() {
+            data_dir.ensure_keys()?;
+        }
+        let installation = Installation::open_on(config, &options, &keys(config)?).await?;
+
+        let api = listen(config.listen, "--listen").await?;
+        let admin = listen_admin(config.admin_listen).await?;
+        let (api_url, admin_url) = (url(&api)?, url(&admin)?);
         let credentials = if self.no_demo {
             None
         } else {
-            Some(credentials(&config, &installation).await?)
+            let credentials = ensure_demo(&installation, &data_dir, &api_url).await?;
+            steps.done(&format!(
+                "demo tenant «{DEMO_NAME}»: {} contacts, messages are simulated",
+                seed::CONTACTS
+            ));
+            Some(credentials)
         };
-        let services = Services::start(&config, &installation, &stop);
-        services.answer(config.listen).await?;
-        show(
-            &config,
-            json,
-            server.as_ref(),
-            applied.len(),
-            credentials.as_ref(),
-        )?;
-        let server = watch(server, &stop).await?;
-        services.end().await?;
-        installation.db.close().await;
-        if let Some(server) = server {
-            spawn_blocking(|| server.stop()).await??;
+        let parts = Parts {
+            api: Some(api),
+            admin,
+            worker: Some(worker_options(&installation, &["api", "scheduler"])),
+            scheduler: true,
+        };
+        let running = Running::start(&installation, parts).await?;
+        match &credentials {
+            Some(credentials) => print(json, credentials, || {
+                block(credentials, &data_dir, &admin_url)
+            })?,
+            None => print(json, &json!({ "url": api_url }), || {
+                format!("  ✓ API    {api_url}\n  Next: engageninja tenant demo \"My shop\"\n{STOP}")
+            })?,
         }
-        Ok(())
+        running.until(signals).await
     }
 }
 
-/// The embedded server, unless another database is configured.
-async fn start_database(config: &Config) -> anyhow::Result<(Option<Server>, DbOptions)> {
+/// Starts the embedded server, or only takes the directory when the settings name another.
+async fn take_data_dir(config: &Config, steps: &mut Steps) -> Result<Hold> {
     if config.database_url.is_some() {
-        return Ok((None, database_options(config)?));
+        let lock = postgres::lock_data_dir(&config.data_dir)?;
+        return Ok(Hold::Lock { _lock: lock });
     }
     let surroundings = Surroundings::read();
     let launch = Launch {
@@ -95,161 +149,177 @@ async fn start_database(config: &Config) -> anyhow::Result<(Option<Server>, DbOp
         runtime_dir: surroundings.runtime_dir,
         ..Launch::new(&config.data_dir)
     };
-    let server = spawn_blocking(move || launch.start()).await??;
-    ensure_database(&server.options("postgres"), DATABASE).await?;
-    let options = server.options(DATABASE);
-    Socket::write(&config.data_dir, &options)?;
-    Ok((Some(server), DbOptions::single(&options)))
-}
-
-/// The demo tenant and how to sign in to it; made on the first start, and made whole when that one was killed.
-async fn credentials(config: &Config, installation: &Installation) -> anyhow::Result<Credentials> {
-    let path = config.data_dir.join("credentials.json");
-    let url = format!("http://{}", config.listen);
-    if let Ok(text) = std::fs::read_to_string(&path) {
-        let kept: Credentials = serde_json::from_str(&text).with_context(|| {
-            format!("{} cannot be read; delete it to start anew", path.display())
-        })?;
-        return Ok(Credentials { url, ..kept });
-    }
-    let password = random_token();
-    let secret = secrecy::SecretString::from(password.clone());
-    let hash = spawn_blocking(move || hash_password(&secret)).await??;
-    let tenant_id = seed_demo(&installation.db, &installation.mac_key, &hash).await?;
-    let api_key = create_key(&installation.db, tenant_id, "first steps", Role::Admin).await?;
-    let made = Credentials {
-        url,
-        email: DEMO_EMAIL.into(),
-        password,
-        api_key,
-        tenant_id,
+    let server = tokio::task::spawn_blocking(move || launch.start()).await??;
+    let how = if server.was_taken_over() {
+        "taken over"
+    } else {
+        "ready"
     };
-    write_private(&path, &serde_json::to_string_pretty(&made)?)?;
-    Ok(made)
+    steps.done(&format!(
+        "PostgreSQL {} {how}: data in {}, private socket",
+        server.version(),
+        server.database_dir().display()
+    ));
+    Ok(Hold::Server(server))
 }
 
-/// The programs that `up` runs in its process.
-struct Services {
-    api: tokio::task::JoinHandle<anyhow::Result<()>>,
-    admin: tokio::task::JoinHandle<anyhow::Result<()>>,
-    scheduler: tokio::task::JoinHandle<()>,
-    worker: tokio::task::JoinHandle<()>,
-}
-
-impl Services {
-    fn start(config: &Config, installation: &Installation, stop: &CancellationToken) -> Self {
-        let mut options = worker_options(installation);
-        options.roles = vec!["api".into(), "scheduler".into()];
-        let (config, installation) = (config.clone(), installation.clone());
-        let api = {
-            let (config, installation, stop) = (config.clone(), installation.clone(), stop.clone());
-            async move { serve_api(&config, &installation, stop).await }
-        };
-        Self {
-            api: tokio::spawn(api),
-            admin: tokio::spawn(serve_admin(config, installation.clone(), stop.clone())),
-            scheduler: tokio::spawn(schedules::run(installation.db.clone(), stop.clone())),
-            worker: {
-                let stop = stop.clone();
-                tokio::spawn(async move { work(&installation, options, stop).await })
-            },
-        }
-    }
-
-    /// Waits until the API takes connections, or one of the listeners has failed.
-    async fn answer(&self, address: SocketAddr) -> anyhow::Result<()> {
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            anyhow::ensure!(
-                !self.api.is_finished() && !self.admin.is_finished(),
-                "cannot listen on {address}; choose other addresses with --listen and --admin-listen"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
-    }
-
-    async fn end(self) -> anyhow::Result<()> {
-        self.worker.await?;
-        self.scheduler.await?;
-        self.admin.await??;
-        self.api.await?
-    }
-}
-
-/// Until the process is to stop. An embedded server that ends by itself ends `up` too: the next start recovers it.
-async fn watch(
-    mut server: Option<Server>,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<Server>> {
+/// Comes back only when the server has ended by itself.
+async fn watch(server: &Server) -> anyhow::Error {
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(server),
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        if let Some(server) = &mut server
-            && server.has_ended()
-        {
-            let log = server.log().display().to_string();
-            anyhow::bail!(
-                "PostgreSQL ended by itself; {log} says why, `engageninja up` starts it again"
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !server.is_running() {
+            return anyhow!(
+                "PostgreSQL ended by itself; see {}, then run `engageninja up` again",
+                server.log().display()
             );
         }
     }
 }
 
-fn show(
-    config: &Config,
-    json: bool,
-    server: Option<&Server>,
-    migrations: usize,
-    credentials: Option<&Credentials>,
-) -> anyhow::Result<()> {
-    if json {
-        let line = match credentials {
-            Some(credentials) => serde_json::to_string(credentials)?,
-            None => serde_json::json!({ "url": format!("http://{}", config.listen) }).to_string(),
-        };
-        println!("{line}");
-        return Ok(());
-    }
-    if let Some(server) = server {
-        let taken = if server.was_taken_over() {
-            ", taken over from a killed start"
-        } else {
-            ""
-        };
-        let dir = server.database_dir().display();
-        println!(
-            "  ✓ PostgreSQL {} ready (data in {dir}; socket only{taken})",
-            server.version()
-        );
-    }
-    println!("  ✓ schema up to date ({migrations} migrations applied now)");
-    println!(
-        "  ✓ API and page  http://{}   documentation: /api/docs",
-        config.listen
-    );
-    println!(
-        "  ✓ worker, scheduler; health and /metrics on http://{}",
-        config.admin_listen
-    );
-    if let Some(credentials) = credentials {
-        println!(
-            "  ✓ demo tenant «Dojo Coffee»: messages are simulated, nothing leaves this machine"
-        );
-        println!();
-        println!("    sign in    {}", credentials.email);
-        println!("    password   {}", credentials.password);
-        println!("    API key    {}", credentials.api_key);
-        println!();
-        println!("  Open the page: «Spring sale» is going out right now.");
-    }
-    println!(
-        "  Log: {}",
-        config.data_dir.join("engageninja.log").display()
-    );
-    println!(
-        "  Stop: Ctrl-C (drains; again Ctrl-C = now). Data stays; `make clean-data` removes it."
-    );
+/// People at a terminal see the block, and find the log in a file.
+fn init_log(config: &Config, json: bool) -> Result<()> {
+    let target = if std::io::stdout().is_terminal() && !json {
+        LogTarget::File(DataDir::new(&config.data_dir).log())
+    } else {
+        LogTarget::Stderr {
+            colors: !Surroundings::read().no_color,
+        }
+    };
+    let format = config.log_format.parse().map_err(anyhow::Error::msg)?;
+    telemetry::init_log(&config.log, format, target)?;
     Ok(())
 }
+
+/// The admin address is for machines of the operator: whoever just tries the product need not clear it.
+async fn listen_admin(address: SocketAddr) -> Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            listen(SocketAddr::new(address.ip(), 0), "--admin-listen").await
+        }
+        bound => bound.with_context(|| format!("cannot listen on {address}")),
+    }
+}
+
+/// The demo tenant with all it begins with, and the way in. Kept credentials that still fit are given again.
+async fn ensure_demo(
+    installation: &Installation,
+    data_dir: &DataDir,
+    url: &str,
+) -> Result<Credentials> {
+    let db = &installation.db;
+    if let Some(kept) = data_dir.read_credentials()?
+        && is_tenant(db, &kept.tenant_id).await?
+    {
+        let credentials = Credentials {
+            url: url.into(),
+            ..kept.clone()
+        };
+        if credentials != kept {
+            data_dir.write_credentials(&credentials)?;
+        }
+        return Ok(credentials);
+    }
+    let tenant_id = ensure_demo_tenant(db, DEMO_NAME, DEMO_SLUG).await?;
+    fill(installation, tenant_id).await?;
+    let made = add_user(db, tenant_id, DEMO_EMAIL, "Demo", Role::Owner, None).await?;
+    let password = match made {
+        Some(password) => password,
+        // Made by a start that was killed before it could keep the password.
+        None => reset_password(db, DEMO_EMAIL, None).await?,
+    };
+    let (_, api_key) = create_key(db, tenant_id, "first steps", Role::Admin).await?;
+    let credentials = Credentials {
+        url: url.into(),
+        email: DEMO_EMAIL.into(),
+        password: password.expose_secret().into(),
+        api_key,
+        tenant_id: tenant_id.to_string(),
+    };
+    data_dir.write_credentials(&credentials)?;
+    Ok(credentials)
+}
+
+async fn is_tenant(db: &Db, id: &str) -> Result<bool> {
+    let Ok(id) = id.parse() else {
+        bail!("credentials.json is damaged; remove it");
+    };
+    let mut tx = db.control_system().begin().await?;
+    match directory::load_tenant(&mut tx, id).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// People, templates and a campaign that is sending, in one transaction.
+async fn fill(installation: &Installation, tenant_id: TenantId) -> Result<()> {
+    let clock = installation.db.clock();
+    let mut tx = installation.db.cell(tenant_id).begin().await?;
+    if !templates::list_templates(&mut tx, tenant_id, None, 1)
+        .await?
+        .is_empty()
+    {
+        return Ok(());
+    }
+    let mac_key = &installation.mac_key;
+    let campaign_id = seed::fill(&mut tx, tenant_id, clock.now(), |address| {
+        mac_key.address(address)
+    })
+    .await?;
+    start_campaign(&mut tx, tenant_id, campaign_id, clock)
+        .await
+        .context("the demo campaign did not start")?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What people see while it starts.
+struct Steps {
+    is_shown: bool,
+    since: Instant,
+}
+
+impl Steps {
+    fn new(is_shown: bool) -> Self {
+        Self {
+            is_shown,
+            since: Instant::now(),
+        }
+    }
+
+    fn done(&mut self, what: &str) {
+        if self.is_shown {
+            println!("  ✓ {what}  ({:.1} s)", self.since.elapsed().as_secs_f64());
+        }
+        self.since = Instant::now();
+    }
+}
+
+/// The rest of what people see.
+fn block(credentials: &Credentials, data_dir: &DataDir, admin_url: &str) -> String {
+    let queues: Vec<&str> = QUEUES.iter().map(|line| line.name).collect();
+    let Credentials {
+        url,
+        email,
+        password,
+        api_key,
+        ..
+    } = credentials;
+    format!(
+        "  ✓ worker     {}; health and /metrics on {admin_url}\n  \
+         ✓ scheduler  {} schedules\n  \
+         ✓ API        {url}\n\n    \
+         sign in    {email} / {password}\n    \
+         API key    {api_key}\n    \
+         kept in    {}\n\n  \
+         Try:  open {url}: «{}» is going out right now\n        \
+         curl -s {url}/api/campaigns -H 'authorization: Bearer {api_key}'\n        \
+         {url}/api/docs\n{STOP}",
+        queues.join(" · "),
+        SCHEDULES.len(),
+        data_dir.credentials().display(),
+        seed::CAMPAIGN,
+    )
+}
+
+const STOP: &str = "  Stop: Ctrl-C (waits for what is under way, again Ctrl-C = now). Data stays; `make clean-data` removes it.";

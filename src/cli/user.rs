@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -14,14 +14,19 @@ use crate::config::Config;
 use crate::crypto::password::{hash_password, random_token};
 use crate::domain::actor::Role;
 use crate::domain::email::EmailAddress;
-use crate::domain::ids::UserId;
-use crate::store::StoreError;
+use crate::domain::ids::{TenantId, UserId};
 use crate::store::control::{memberships, users};
+use crate::store::{Db, StoreError};
+
+/// Characters of a password that is made here: 120 bits.
+const PASSWORD_CHARS: usize = 20;
+/// Characters of a password that is handed in.
+const PASSWORD_CHARS_MIN: usize = 12;
 
 /// People who sign in.
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
-    /// Adds somebody to a tenant.
+    /// Adds somebody to a tenant; who is new gets a password.
     Add(Add),
     /// Gives somebody another password.
     ResetPassword(ResetPassword),
@@ -75,62 +80,115 @@ impl Add {
     async fn run(self, installation: &Installation, json: bool) -> anyhow::Result<()> {
         let email = EmailAddress::read(&self.email)?;
         let tenant_id = find_tenant(installation, &self.tenant).await?;
-        let (password, is_ours) = password(self.password_stdin)?;
-        let hash = hash(password.clone()).await?;
-        let id = UserId(Uuid::now_v7());
-        let mut tx = installation.db.control_system().begin().await?;
-        let user = users::NewUser {
-            id,
-            email: email.as_str(),
-            name: &self.name,
-            password_hash: &hash,
+        let given = password(self.password_stdin)?;
+        let is_given = given.is_some();
+        let name = if self.name.is_empty() {
+            &self.email
+        } else {
+            &self.name
         };
-        users::insert_user(&mut tx, &user)
-            .await
-            .map_err(|error| match error {
-                StoreError::Constraint { .. } => {
-                    anyhow::anyhow!("{} has an account already", self.email)
-                }
-                error => error.into(),
-            })?;
-        memberships::save_membership(&mut tx, tenant_id, id, self.role).await?;
-        tx.commit().await?;
-        told(json, &self.email, is_ours.then_some(&*password))
+        let db = &installation.db;
+        let made = add_user(db, tenant_id, email.as_str(), name, self.role, given).await?;
+        let Some(made) = made else {
+            let value = json!({ "email": self.email });
+            return print(json, &value, || {
+                format!(
+                    "{} joined the tenant; the password is as it was",
+                    self.email
+                )
+            });
+        };
+        told(json, &self.email, (!is_given).then_some(&made))
     }
 }
 
 impl ResetPassword {
     async fn run(self, installation: &Installation, json: bool) -> anyhow::Result<()> {
-        let (password, is_ours) = password(self.password_stdin)?;
-        let hash = hash(password.clone()).await?;
-        let mut tx = installation.db.control_system().begin().await?;
-        users::save_password(&mut tx, &self.email, &hash).await?;
-        tx.commit().await?;
-        told(json, &self.email, is_ours.then_some(&*password))
+        let given = password(self.password_stdin)?;
+        let is_given = given.is_some();
+        let made = reset_password(&installation.db, &self.email, given).await?;
+        told(json, &self.email, (!is_given).then_some(&made))
     }
 }
 
-/// A password that nobody has to invent, or the one that is handed in.
-fn password(from_stdin: bool) -> anyhow::Result<(String, bool)> {
+/// Lets somebody sign in to a tenant, with the password given or one made here, and returns it. Whoever is known
+/// already joins the tenant and keeps the password: then there is none to tell.
+pub(super) async fn add_user(
+    db: &Db,
+    tenant_id: TenantId,
+    email: &str,
+    name: &str,
+    role: Role,
+    given: Option<SecretString>,
+) -> anyhow::Result<Option<SecretString>> {
+    let mut tx = db.control_system().begin().await?;
+    let known = users::find_credentials(&mut tx, email).await?;
+    let (id, password) = if let Some(known) = known {
+        anyhow::ensure!(
+            given.is_none(),
+            "{email} has an account already; `engageninja user reset-password` changes the password"
+        );
+        (known.id, None)
+    } else {
+        let (password, hash) = hashed(given).await?;
+        let id = UserId(Uuid::now_v7());
+        let user = users::NewUser {
+            id,
+            email,
+            name,
+            password_hash: &hash,
+        };
+        users::insert_user(&mut tx, &user).await?;
+        (id, Some(password))
+    };
+    memberships::save_membership(&mut tx, tenant_id, id, role).await?;
+    tx.commit().await?;
+    Ok(password)
+}
+
+/// Gives somebody the password given, or one made here, and ends all their sessions.
+pub(super) async fn reset_password(
+    db: &Db,
+    email: &str,
+    given: Option<SecretString>,
+) -> anyhow::Result<SecretString> {
+    let (password, hash) = hashed(given).await?;
+    let mut tx = db.control_system().begin().await?;
+    users::save_password(&mut tx, email, &hash)
+        .await
+        .map_err(|error| match error {
+            StoreError::NotFound { .. } => anyhow::anyhow!("nobody signs in as {email}"),
+            error => error.into(),
+        })?;
+    tx.commit().await?;
+    Ok(password)
+}
+
+/// The password that is handed in, if one is.
+fn password(from_stdin: bool) -> anyhow::Result<Option<SecretString>> {
     if !from_stdin {
-        return Ok((random_token(), true));
+        return Ok(None);
     }
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text)?;
-    let text = text.trim_end_matches(['\r', '\n']).to_owned();
+    let text = text.trim_end_matches(['\r', '\n']);
     anyhow::ensure!(
-        text.chars().count() >= 12,
-        "a password has at least 12 characters"
+        text.chars().count() >= PASSWORD_CHARS_MIN,
+        "a password has at least {PASSWORD_CHARS_MIN} characters"
     );
-    Ok((text, false))
+    Ok(Some(text.into()))
 }
 
-async fn hash(password: String) -> anyhow::Result<String> {
-    let password = SecretString::from(password);
-    Ok(tokio::task::spawn_blocking(move || hash_password(&password)).await??)
+/// The password given, or one that nobody has to invent, and what is stored of it.
+async fn hashed(given: Option<SecretString>) -> anyhow::Result<(SecretString, String)> {
+    let password = given.unwrap_or_else(|| random_token()[..PASSWORD_CHARS].into());
+    let hashed = password.clone();
+    let hash = tokio::task::spawn_blocking(move || hash_password(&hashed)).await??;
+    Ok((password, hash))
 }
 
-fn told(json: bool, email: &str, password: Option<&str>) -> anyhow::Result<()> {
+fn told(json: bool, email: &str, password: Option<&SecretString>) -> anyhow::Result<()> {
+    let password = password.map(ExposeSecret::expose_secret);
     let value = match password {
         Some(password) => json!({ "email": email, "password": password }),
         None => json!({ "email": email }),

@@ -1,20 +1,14 @@
 //! `worker`: carries out jobs, and stands for the release leadership.
 
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
-use tokio_util::sync::CancellationToken;
+use serde_json::json;
 
-use super::installation::{Installation, Misconfigured};
-use super::serve::serve_admin;
-use super::signals::stop_on_signal;
+use super::installation::Installation;
+use super::output::print;
+use super::parts::{Parts, Running, listen, url, worker_options};
+use super::signals::Signals;
 use crate::config::Config;
 use crate::jobs::registry::QUEUES;
-use crate::jobs::worker::{Worker, WorkerOptions};
-use crate::schedules;
-
-/// How long handlers may run on once the process shall stop.
-pub(super) const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// Carries out jobs.
 #[derive(Debug, Args)]
@@ -50,49 +44,35 @@ fn queue_name(text: &str) -> Result<String, String> {
 }
 
 impl WorkerCommand {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
-        let stop = stop_on_signal()?;
+    pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
+        let signals = Signals::listen()?;
         let installation = Installation::open(config).await?;
-        let mut options = worker_options(&installation);
+        let admin = listen(config.admin_listen, "--admin-listen").await?;
+        let admin_url = url(&admin)?;
+        let scheduler = self.with.contains(&Role::Scheduler);
+        let roles: &[&str] = if scheduler { &["scheduler"] } else { &[] };
+        let mut options = worker_options(&installation, roles);
         options.concurrency = self.concurrency.map(Into::into);
-        options.queues = self.jobs;
-        let with_scheduler = self.with.contains(&Role::Scheduler);
-        if with_scheduler {
-            options.roles.push("scheduler".into());
-        }
-        let admin = tokio::spawn(serve_admin(
-            config.clone(),
-            installation.clone(),
-            stop.clone(),
-        ));
-        if with_scheduler {
-            tokio::spawn(schedules::run(installation.db.clone(), stop.clone()));
-        }
-        work(&installation, options, stop.clone()).await;
-        admin
-            .await?
-            .map_err(|error| Misconfigured(format!("{error:#}")).into())
+        options.queues.clone_from(&self.jobs);
+        let parts = Parts {
+            api: None,
+            admin,
+            worker: Some(options),
+            scheduler,
+        };
+        let running = Running::start(&installation, parts).await?;
+        let queues = if self.jobs.is_empty() {
+            QUEUES.iter().map(|line| line.name.to_owned()).collect()
+        } else {
+            self.jobs
+        };
+        let value = json!({ "admin_url": admin_url, "queues": queues, "scheduler": scheduler });
+        print(json, &value, || {
+            format!(
+                "works on {}; health and /metrics on {admin_url}",
+                queues.join(", ")
+            )
+        })?;
+        running.until(&signals).await
     }
-}
-
-/// How a worker of this installation is started.
-pub(super) fn worker_options(installation: &Installation) -> WorkerOptions {
-    WorkerOptions {
-        mac_key: installation.mac_key.clone(),
-        holds: installation.holds,
-        concurrency: None,
-        queues: Vec::new(),
-        roles: Vec::new(),
-    }
-}
-
-/// Works until `stop`, then drains.
-pub(super) async fn work(
-    installation: &Installation,
-    options: WorkerOptions,
-    stop: CancellationToken,
-) {
-    let worker = Worker::start(installation.db.clone(), options).await;
-    stop.cancelled().await;
-    worker.drain(DRAIN_MAX).await;
 }

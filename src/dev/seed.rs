@@ -1,45 +1,53 @@
-//! What `up` fills an empty installation with: a demo tenant that looks used, and a campaign going out.
+//! What a demo tenant begins with: people, templates and a campaign about to go out.
 //!
-//! Every step may run again, so that a start that was killed in the middle is made whole by the next.
+//! Nobody of it can be reached: the numbers are those set aside for fiction, the domain is an example.
 
-use chrono::TimeDelta;
-use serde_json::json;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::demo::ensure_demo_tenant;
-use crate::crypto::mac::MacKey;
-use crate::delivery::campaigns::start_campaign;
-use crate::domain::actor::Role;
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
 use crate::domain::channel::{Channel, Class};
 use crate::domain::contact::ContactDraft;
+use crate::domain::content::{Content, ContentRefusal, Source};
 use crate::domain::email::EmailAddress;
-use crate::domain::ids::{CampaignId, ContactId, TemplateId, TemplateVersionId, TenantId, UserId};
+use crate::domain::ids::{CampaignId, ContactId, TemplateId, TemplateVersionId, TenantId};
 use crate::domain::phone::{Country, E164};
-use crate::domain::template::{Markup, Template};
-use crate::store::consents::{Attested, AttestedHow, insert_attested};
-use crate::store::contacts::{NewContact, insert_contacts};
-use crate::store::control::{memberships, users};
-use crate::store::templates::{NewVersion, insert_template, insert_version, list_templates};
-use crate::store::{Db, TenantTx, campaigns};
+use crate::store::consents::{Attested, AttestedHow};
+use crate::store::contacts::NewContact;
+use crate::store::templates::NewVersion;
+use crate::store::{StoreError, StoreResult, TenantTx, campaigns, consents, contacts, templates};
 
-/// Who signs in to the demo tenant.
-pub const DEMO_EMAIL: &str = "demo@example.test";
-const SLUG: &str = "dojo-coffee";
+/// People of a demo tenant.
+pub const CONTACTS: usize = 500;
 
-const FIRST_NAMES: [&str; 10] = [
-    "Amara", "Ben", "Chloé", "Dmitri", "Grace", "Kwame", "Mei", "Rosa", "Søren", "Zoë",
+/// The campaign of a demo tenant.
+pub const CAMPAIGN: &str = "Spring sale";
+
+/// How long its messages may wait.
+const EXPIRES_AFTER: Duration = Duration::from_hours(72);
+
+const FIRST_NAMES: [&str; 20] = [
+    "Ada", "Ben", "Chloé", "Dmitri", "Emma", "Farid", "Grace", "Hiro", "Inés", "Jonas", "Kwame",
+    "Lena", "Mateo", "Nadia", "Omar", "Priya", "Quinn", "Rosa", "Søren", "Thea",
 ];
-const LAST_NAMES: [&str; 10] = [
-    "Brown", "D'Souza", "García", "Haddad", "Li", "Müller", "Nguyen", "Okafor", "Smith", "Tanaka",
+const LAST_NAMES: [&str; 25] = [
+    "Adams", "Brown", "Castro", "Dubois", "Evans", "Fischer", "García", "Haddad", "Ito", "Jensen",
+    "Kovács", "Lopez", "Müller", "Nguyen", "Okafor", "Patel", "Quist", "Rossi", "Smith", "Tanaka",
+    "Usman", "Varga", "Walker", "Young", "Zhang",
 ];
-/// Birmingham, New York, Los Angeles, Chicago, Denver; 555-0100 to 555-0199 is kept for fiction in each.
+const TIERS: [&str; 3] = ["gold", "silver", "bronze"];
+
+/// An area code and its zone. 555-0100 to 555-0199 of each are set aside for fiction.
+///
+/// Source: ATIS-0300115, North American Numbering Plan, reserved line numbers.
 const AREAS: [(&str, &str); 5] = [
     ("205", "America/Chicago"),
     ("212", "America/New_York"),
-    ("213", "America/Los_Angeles"),
-    ("312", "America/Chicago"),
     ("303", "America/Denver"),
+    ("415", "America/Los_Angeles"),
+    ("602", "America/Phoenix"),
 ];
 
 struct Text {
@@ -51,183 +59,184 @@ struct Text {
 
 const TEXTS: [Text; 3] = [
     Text {
+        name: CAMPAIGN,
+        channel: Channel::Sms,
+        subject: None,
+        body: "Dojo Coffee: hi {{ first_name }}, 20% off all beans this week for {{ tier }} members. \
+               Reply STOP to opt out.",
+    },
+    Text {
         name: "Order ready",
         channel: Channel::Whatsapp,
         subject: None,
-        body: "Hi {{ first_name }}, your beans are roasted and wait for you.",
+        body: "Hi {{ first_name }}, your order is ready at the counter.",
     },
     Text {
-        name: "Welcome",
+        name: "Newsletter",
         channel: Channel::Email,
-        subject: Some("Welcome to Dojo Coffee, {{ first_name }}"),
-        body: "Hello {{ first_name }},\n\nyour first {{ favourite }} is on us.\n\nDojo Coffee",
-    },
-    Text {
-        name: "Spring sale",
-        channel: Channel::Sms,
-        subject: None,
-        body: "Dojo Coffee: {{ first_name }}, spring is here! 20% off every {{ favourite }} this week. Reply STOP to opt out.",
+        subject: Some("Spring at Dojo Coffee"),
+        body: "Hello {{ first_name }},\n\nour spring roast is here. Come and try it.\n\nDojo Coffee, 1 Market Street, \
+               Springfield",
     },
 ];
 
-/// Fills the installation and says which tenant it was; its user signs in with what `password_hash` was made of.
-pub async fn seed_demo(db: &Db, mac_key: &MacKey, password_hash: &str) -> anyhow::Result<TenantId> {
-    let tenant_id = ensure_demo_tenant(db, "Dojo Coffee", SLUG).await?;
-    seed_user(db, tenant_id, password_hash).await?;
-    seed_contacts(db, tenant_id, mac_key).await?;
-    let mut tx = db.cell(tenant_id).begin().await?;
-    if list_templates(&mut tx, tenant_id, None, 1)
-        .await?
-        .is_empty()
-    {
-        let mut content_id = None;
-        for text in &TEXTS {
-            let version_id = seed_template(&mut tx, tenant_id, text).await?;
-            content_id = (text.channel == Channel::Sms)
-                .then_some(version_id)
-                .or(content_id);
-        }
-        let id = CampaignId(Uuid::now_v7());
-        let campaign = spring_sale(db, tenant_id, id, content_id);
-        campaigns::insert_campaign(&mut tx, &campaign, None).await?;
-        start_campaign(&mut tx, tenant_id, id, db.clock()).await?;
-    }
-    tx.commit().await?;
-    Ok(tenant_id)
-}
-
-async fn seed_user(db: &Db, tenant_id: TenantId, password_hash: &str) -> anyhow::Result<()> {
-    let mut tx = db.control_system().begin().await?;
-    let known = users::find_credentials(&mut tx, DEMO_EMAIL).await?;
-    let id = if let Some(known) = known {
-        users::save_password(&mut tx, DEMO_EMAIL, password_hash).await?;
-        known.id
-    } else {
-        let id = UserId(Uuid::now_v7());
-        let user = users::NewUser {
-            id,
-            email: DEMO_EMAIL,
-            name: "Demo",
-            password_hash,
-        };
-        users::insert_user(&mut tx, &user).await?;
-        id
-    };
-    memberships::save_membership(&mut tx, tenant_id, id, Role::Owner).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-async fn seed_contacts(db: &Db, tenant_id: TenantId, mac_key: &MacKey) -> anyhow::Result<()> {
-    let mut contacts = Vec::with_capacity(500);
-    for (place, (area, timezone)) in AREAS.iter().enumerate() {
-        for n in 0..100 {
-            contacts.push(contact(area, timezone, place * 100 + n, mac_key)?);
-        }
-    }
-    let mut tx = db.cell(tenant_id).begin().await?;
-    let created = insert_contacts(&mut tx, tenant_id, &contacts).await?;
-    let mut attested = Vec::with_capacity(created.len() * Channel::ALL.len());
-    for contact in contacts
-        .iter()
-        .filter(|contact| created.contains(&contact.id))
-    {
-        for channel in Channel::ALL.iter().copied() {
-            let mac = if channel == Channel::Email {
-                &contact.email_mac
-            } else {
-                &contact.phone_mac
-            };
-            let Some(dest_mac) = mac.as_deref() else {
-                continue;
-            };
-            attested.push(Attested {
-                contact_id: contact.id,
-                channel,
-                dest_mac,
-            });
-        }
-    }
-    let how = AttestedHow {
-        source: "demo",
-        wording: "I want news from Dojo Coffee.",
-        evidence: &json!({ "made_by": "up" }),
-        actor: None,
-        occurred_at: db.clock().now() - TimeDelta::days(30),
-    };
-    insert_attested(&mut tx, tenant_id, &attested, &how).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-fn contact(area: &str, timezone: &str, n: usize, mac_key: &MacKey) -> anyhow::Result<NewContact> {
-    let first = FIRST_NAMES[n % 10];
-    let last = LAST_NAMES[n / 10 % 10];
-    let phone = E164::read(
-        &format!("+1{area}55501{:02}", n % 100),
-        "US".parse::<Country>()?,
-    )?;
-    let email = EmailAddress::read(&format!("person{n}@example.com"))?;
-    let favourite = ["espresso", "pour-over", "cold brew"][n % 3];
-    Ok(NewContact {
-        id: ContactId(Uuid::now_v7()),
-        phone_mac: Some(mac_key.address(phone.as_str())),
-        email_mac: Some(mac_key.address(email.normalized())),
-        draft: ContactDraft {
-            first_name: Some(first.into()),
-            last_name: Some(last.into()),
-            phone: Some(phone),
-            email: Some(email),
-            country: Some("US".into()),
-            zip: None,
-            timezone: Some(timezone.into()),
-            attributes: [("favourite".to_owned(), favourite.to_owned())].into(),
-        },
-    })
-}
-
-async fn seed_template(
+/// Fills an empty demo tenant, all or nothing, and answers its campaign, a draft to everybody. `mac` makes
+/// the MAC of an address.
+pub async fn fill(
     tx: &mut TenantTx,
     tenant_id: TenantId,
-    text: &Text,
-) -> anyhow::Result<TemplateVersionId> {
-    let id = TemplateId(Uuid::now_v7());
-    insert_template(tx, tenant_id, id, text.name, text.channel).await?;
-    let version = NewVersion {
-        id: TemplateVersionId(Uuid::now_v7()),
-        subject: text.subject.map(Into::into),
-        body: text.body.into(),
-        html: None,
-        variables: Template::parse(text.body, Markup::Text)?
-            .variables()
-            .to_vec(),
-        created_by: None,
-    };
-    insert_version(tx, tenant_id, id, &version).await?;
-    Ok(version.id)
-}
-
-fn spring_sale(
-    db: &Db,
-    tenant_id: TenantId,
-    id: CampaignId,
-    content_id: Option<TemplateVersionId>,
-) -> Campaign {
-    Campaign {
+    now: DateTime<Utc>,
+    mac: impl Fn(&str) -> Vec<u8>,
+) -> StoreResult<CampaignId> {
+    let people = people(&mac)?;
+    contacts::insert_contacts(tx, tenant_id, &people).await?;
+    attest(tx, tenant_id, now, &people).await?;
+    let mut content_id = None;
+    for text in &TEXTS {
+        let version_id = insert_template(tx, tenant_id, text).await?;
+        content_id = content_id.or(Some(version_id));
+    }
+    let campaign = Campaign {
         tenant_id,
-        id,
-        name: "Spring sale".into(),
+        id: CampaignId(Uuid::now_v7()),
+        name: CAMPAIGN.into(),
         channel: Channel::Sms,
         class: Class::Bulk,
         status: CampaignStatus::Draft,
         sender_id: None,
         content_id,
         audience: Audience::Everybody,
-        expires_after: Campaign::EXPIRES_AFTER,
+        expires_after: EXPIRES_AFTER,
         started_at: None,
         paused_at: None,
         finished_at: None,
         failure_reason: None,
-        created_at: db.clock().now(),
+        created_at: now,
+    };
+    campaigns::insert_campaign(tx, &campaign, None).await?;
+    Ok(campaign.id)
+}
+
+fn people(mac: &impl Fn(&str) -> Vec<u8>) -> StoreResult<Vec<NewContact>> {
+    let country: Country = "US".parse().map_err(|_| unfit("country"))?;
+    (0..CONTACTS)
+        .map(|n| {
+            let (area, timezone) = AREAS[n % AREAS.len()];
+            let first_name = FIRST_NAMES[n % FIRST_NAMES.len()];
+            let last_name = LAST_NAMES[n / FIRST_NAMES.len()];
+            let number = format!("+1{area}55501{:02}", n / AREAS.len());
+            let phone = E164::read(&number, country).map_err(|_| unfit("number"))?;
+            let email = EmailAddress::read(&format!("person{n}@dojo-coffee.example"))
+                .map_err(|_| unfit("address"))?;
+            Ok(NewContact {
+                id: ContactId(Uuid::now_v7()),
+                phone_mac: Some(mac(phone.as_str())),
+                email_mac: Some(mac(email.normalized())),
+                draft: ContactDraft {
+                    first_name: Some(first_name.into()),
+                    last_name: Some(last_name.into()),
+                    phone: Some(phone),
+                    email: Some(email),
+                    country: Some("US".into()),
+                    zip: None,
+                    timezone: Some(timezone.into()),
+                    attributes: [("tier".to_owned(), TIERS[n % TIERS.len()].to_owned())].into(),
+                },
+            })
+        })
+        .collect()
+}
+
+async fn attest(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    now: DateTime<Utc>,
+    people: &[NewContact],
+) -> StoreResult<()> {
+    let attested: Vec<Attested<'_>> = people
+        .iter()
+        .flat_map(|person| {
+            Channel::ALL.iter().filter_map(|channel| {
+                let mac = match channel {
+                    Channel::Sms | Channel::Whatsapp => &person.phone_mac,
+                    Channel::Email => &person.email_mac,
+                };
+                Some(Attested {
+                    contact_id: person.id,
+                    channel: *channel,
+                    dest_mac: mac.as_deref()?,
+                })
+            })
+        })
+        .collect();
+    let how = AttestedHow {
+        source: "Sign-up card at the counter",
+        wording: "I agree to receive news and offers from Dojo Coffee.",
+        evidence: &serde_json::json!({ "demo": true }),
+        actor: None,
+        occurred_at: now,
+    };
+    consents::insert_attested(tx, tenant_id, &attested, &how).await
+}
+
+async fn insert_template(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    text: &Text,
+) -> StoreResult<TemplateVersionId> {
+    let content = compile(text).map_err(|_| unfit("template"))?;
+    let template_id = TemplateId(Uuid::now_v7());
+    let version = NewVersion {
+        id: TemplateVersionId(Uuid::now_v7()),
+        subject: text.subject.map(Into::into),
+        body: text.body.into(),
+        html: None,
+        variables: content.variables(),
+        created_by: None,
+    };
+    templates::insert_template(tx, tenant_id, template_id, text.name, text.channel).await?;
+    templates::insert_version(tx, tenant_id, template_id, &version).await?;
+    Ok(version.id)
+}
+
+fn compile(text: &Text) -> Result<Content, ContentRefusal> {
+    let source = Source {
+        subject: text.subject,
+        body: text.body,
+        html: None,
+    };
+    Content::compile(text.channel, source)
+}
+
+/// Cannot be: a test reads every one of them.
+fn unfit(what: &str) -> StoreError {
+    StoreError::Unreadable(format!("a {what} of the demo"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn everybody_of_the_demo_is_somebody_else() {
+        let people = people(&|address| address.as_bytes().to_vec()).unwrap();
+        let numbers: HashSet<_> = people.iter().map(|one| one.phone_mac.clone()).collect();
+        let names: HashSet<_> = people
+            .iter()
+            .map(|one| (one.draft.first_name.clone(), one.draft.last_name.clone()))
+            .collect();
+        assert_eq!(
+            (people.len(), numbers.len(), names.len()),
+            (CONTACTS, CONTACTS, CONTACTS)
+        );
+    }
+
+    #[test]
+    fn every_text_of_the_demo_compiles() {
+        for text in &TEXTS {
+            compile(text).unwrap();
+        }
     }
 }

@@ -34,6 +34,14 @@ pub enum StartupRefusal {
         "the database does not answer: {0}; check that PostgreSQL runs and that DATABASE_URL names it"
     )]
     Unavailable(String),
+    /// No database is named, and none runs here.
+    #[error(
+        "no DATABASE_URL, and no embedded server runs in {data_dir}; set DATABASE_URL, or run `engageninja up`"
+    )]
+    NoServer {
+        /// Where it was looked for.
+        data_dir: String,
+    },
     /// The server is too old.
     #[error("PostgreSQL {found} is too old; 15 is the least")]
     OldServer {
@@ -91,7 +99,7 @@ impl StartupRefusal {
     pub fn is_unavailable(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable(_) | Self::Store(StoreError::Unavailable(_))
+            Self::Unavailable(_) | Self::NoServer { .. } | Self::Store(StoreError::Unavailable(_))
         )
     }
 }

@@ -93,13 +93,11 @@ impl Launch {
     /// Starts the server, or takes over the one that a killed program left behind, and waits until it
     /// answers. The data directory is ours until the [`Server`] is gone.
     pub fn start(&self) -> Result<Server, LaunchError> {
-        files::make_private_dir(&self.data_dir)
-            .doing(|| format!("make {}", self.data_dir.display()))?;
+        let lock = lock_data_dir(&self.data_dir)?;
         let data_dir = self
             .data_dir
             .canonicalize()
             .doing(|| format!("find {}", self.data_dir.display()))?;
-        let lock = lock(&data_dir)?;
 
         let base = data_dir.join("pg");
         let found = files::find_binaries(
@@ -123,8 +121,9 @@ impl Launch {
     }
 }
 
-/// Takes the data directory, or says who has it.
-fn lock(data_dir: &Path) -> Result<File, LaunchError> {
+/// Takes the data directory for as long as the file is kept, or says who has it. Makes it if it is missing.
+pub fn lock_data_dir(data_dir: &Path) -> Result<File, LaunchError> {
+    files::make_private_dir(data_dir).doing(|| format!("make {}", data_dir.display()))?;
     let path = data_dir.join("lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -228,6 +227,11 @@ impl Server {
     /// Whether it ran already, left behind by a program that was killed.
     pub fn was_taken_over(&self) -> bool {
         matches!(self.process, Process::Adopted { .. })
+    }
+
+    /// Whether it still runs, as far as can be seen from outside.
+    pub fn is_running(&self) -> bool {
+        is_alive(self.pid(), &self.home.database)
     }
 
     /// Whether it ended by itself.
