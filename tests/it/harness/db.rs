@@ -5,6 +5,7 @@
 //! watchdog waits for it and cleans up.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -81,21 +82,25 @@ impl Shared {
 /// A PostgreSQL server of the tests.
 #[derive(Debug)]
 pub struct Cluster {
-    _dir: TempDir,
     launch: Launch,
     server: Option<Server>,
     options: PgConnectOptions,
-    watchdog: Child,
+    // Before the directory, in which it finds what to remove.
+    _watchdog: Watchdog,
+    _dir: TempDir,
 }
 
-impl Cluster {
-    /// A server that the caller may stop, crash and start again; `durable` if what was committed has to
-    /// survive that.
-    pub async fn dedicated(durable: bool) -> Self {
-        let dir = TempDir::new();
-        let watchdog = Command::new("sh")
+/// Waits for the end of this process, whatever brings it about, or of the test; then it ends the server in a
+/// directory and removes the directory.
+#[derive(Debug)]
+pub struct Watchdog(Child);
+
+impl Watchdog {
+    /// Watches over `dir`, in which `data` is a data directory.
+    pub fn of(dir: &Path) -> Self {
+        let child = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
-            .arg(dir.path())
+            .arg(dir)
             // Ctrl-C ends us, and must not end it.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -103,6 +108,23 @@ impl Cluster {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+impl Cluster {
+    /// A server that the caller may stop, crash and start again; `durable` if what was committed has to
+    /// survive that.
+    pub async fn dedicated(durable: bool) -> Self {
+        let dir = TempDir::new();
+        let watchdog = Watchdog::of(dir.path());
         let launch = Launch {
             durability: if durable {
                 Durability::Durable
@@ -121,7 +143,7 @@ impl Cluster {
             server: Some(server),
             _dir: dir,
             launch,
-            watchdog,
+            _watchdog: watchdog,
         }
     }
 
@@ -183,9 +205,6 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         drop(self.server.take());
-        // Closes its input; it finds nothing to end and removes the directory, which may lie elsewhere.
-        drop(self.watchdog.stdin.take());
-        let _ = self.watchdog.wait();
     }
 }
 

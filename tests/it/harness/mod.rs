@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod db;
+pub mod program;
 pub mod world;
 
 use std::path::{Path, PathBuf};
