@@ -9,7 +9,7 @@ help: ## Shows this list
 
 up: web/node_modules ## Runs everything on this machine: database, API, worker, scheduler, demo tenant (ARGS=…)
 	@cargo build --quiet
-	@target/debug/engageninja up $(ARGS)
+	@$${CARGO_TARGET_DIR:-target}/debug/engageninja up $(ARGS)
 
 test: web/node_modules fmt lint unit ## Formatting, lints, every test and the drift checks among them
 

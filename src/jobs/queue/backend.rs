@@ -175,7 +175,7 @@ impl WireFormatBackend for PgBackend {
 }
 
 /// For `storage.push(order)`, as apalis users expect; whoever has a transaction open uses
-/// [`enqueue`](super::enqueue) instead.
+/// [`enqueue`](fn@super::enqueue) instead.
 impl Sink<Task<Order>> for PgBackend {
     type Error = sqlx::Error;
 

@@ -2,7 +2,7 @@
 //!
 //! It promises that a committed job runs, that one worker has it at a time for as long as that worker is
 //! healthy, and that a job whose worker died runs again. It knows queues, kinds, lanes and payloads, and no
-//! word of the product. Other rooms see its door and nothing else: [`NewJob`], [`Fence`], [`enqueue`].
+//! word of the product. Other rooms see its door and nothing else: [`NewJob`], [`Fence`], [`enqueue`](fn@enqueue).
 //!
 //! What lies behind the door is for `jobs` alone.
 
