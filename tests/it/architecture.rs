@@ -156,200 +156,202 @@ fn every_room_names_only_what_the_table_lets_it() {
     assert!(findings.is_empty(), "{}", findings.join("\n"));
 }
 
+/// Files, what they say, and the line and the words of what must be found first.
+const BREACHES: &[(&str, &str, usize, &str)] = &[
+    (
+        "domain/campaign.rs",
+        "\nuse crate::store::Db;",
+        2,
+        "domain names store::Db",
+    ),
+    (
+        "domain/campaign.rs",
+        "use tokio::time;",
+        1,
+        "domain names tokio::time",
+    ),
+    (
+        "domain/campaign.rs",
+        "pub async fn start() {}",
+        1,
+        "domain is async",
+    ),
+    (
+        "domain/campaign.rs",
+        "fn a() { super::super::clock::now() }",
+        1,
+        "domain names clock::now",
+    ),
+    (
+        "clock.rs",
+        "use crate::config::Config;",
+        1,
+        "clock names config::Config",
+    ),
+    (
+        "crypto/mac.rs",
+        "use crate::domain::phone::Phone;",
+        1,
+        "crypto names domain::phone::Phone",
+    ),
+    (
+        "store/messages.rs",
+        "use crate::{clock::Clock, delivery};",
+        1,
+        "store names delivery",
+    ),
+    (
+        "store/messages.rs",
+        "use poem::Request;",
+        1,
+        "store names poem::Request",
+    ),
+    (
+        "providers/demo.rs",
+        "use crate::{\n    domain::ids,\n    store::{Db, StoreError as E},\n};",
+        3,
+        "providers names store::Db",
+    ),
+    (
+        "jobs/queue/claim.rs",
+        "use crate::domain::ids::TenantId;",
+        1,
+        "jobs::queue names domain::ids::TenantId",
+    ),
+    (
+        "jobs/queue/claim.rs",
+        "use super::super::registry::SEND;",
+        1,
+        "jobs::queue names jobs::registry::SEND",
+    ),
+    (
+        "delivery/begin.rs",
+        "use crate::jobs::queue::{Engine, Fence};",
+        1,
+        "delivery names jobs::queue::Engine",
+    ),
+    (
+        "delivery/begin.rs",
+        "use crate::jobs::queue;",
+        1,
+        "delivery names jobs::queue",
+    ),
+    (
+        "delivery/begin.rs",
+        "use crate::jobs::queue::*;",
+        1,
+        "delivery names jobs::queue::*",
+    ),
+    (
+        "delivery/begin.rs",
+        "use crate::jobs::registry::SEND;",
+        1,
+        "delivery names jobs::registry::SEND",
+    ),
+    (
+        "delivery/mod.rs",
+        "mod inner { use super::super::api; }",
+        1,
+        "delivery names api",
+    ),
+    (
+        "jobs/send_message.rs",
+        "fn f() -> crate::api::state::ApiState {}",
+        1,
+        "jobs names api::state::ApiState",
+    ),
+    (
+        "schedules/mod.rs",
+        "use crate::store::messages;",
+        1,
+        "schedules names store::messages",
+    ),
+    (
+        "api/campaigns.rs",
+        "use crate::delivery::Delivery;",
+        1,
+        "api names delivery::Delivery",
+    ),
+    (
+        "api/campaigns.rs",
+        "use crate::providers::twilio::client;",
+        1,
+        "api names providers::twilio::client",
+    ),
+    (
+        "api/campaigns.rs",
+        "use crate::schedules;",
+        1,
+        "api names schedules",
+    ),
+    (
+        "bridge/mod.rs",
+        "use crate::store::{Db, messages};",
+        1,
+        "bridge names store::messages",
+    ),
+    (
+        "dev/seed.rs",
+        "use crate::providers::demo;",
+        1,
+        "dev names providers::demo",
+    ),
+    ("api/campaigns.rs", "use crate as product;", 1, "api names "),
+    (
+        "delivery/begin.rs",
+        "fn f() { sqlx::query_as!(Row, \"\") }",
+        1,
+        "delivery holds SQL: query_as!",
+    ),
+    (
+        "api/campaigns.rs",
+        "fn f() { query_file!(\"x.sql\") }",
+        1,
+        "api holds SQL: query_file!",
+    ),
+    (
+        "delivery/begin.rs",
+        "use sqlx::AssertSqlSafe;",
+        1,
+        "delivery says AssertSqlSafe",
+    ),
+    (
+        "delivery/begin.rs",
+        "fn f() { std::env::var(\"HOME\"); }",
+        1,
+        "delivery says std::env::var",
+    ),
+    (
+        "delivery/begin.rs",
+        "use std::{env, fmt};",
+        1,
+        "delivery says std::env",
+    ),
+    (
+        "dev/postgres/files.rs",
+        "use std::env::var_os;",
+        1,
+        "dev says std::env::var_os",
+    ),
+    (
+        "delivery/begin.rs",
+        "/* a /* nested */ one */ fn f() { unsafe {} }",
+        1,
+        "delivery says unsafe",
+    ),
+    (
+        "delivery/begin.rs",
+        "use anyhow::Context;",
+        1,
+        "delivery says anyhow::Context",
+    ),
+    ("kitchen.rs", "", 1, "kitchen is in no room of the table"),
+];
+
 /// Every rule is broken on purpose, since a check that sees nothing finds nothing.
 #[test]
 fn planted_breaches_are_found_with_their_line() {
-    let breaches = [
-        (
-            "domain/campaign.rs",
-            "\nuse crate::store::Db;",
-            2,
-            "domain names store::Db",
-        ),
-        (
-            "domain/campaign.rs",
-            "use tokio::time;",
-            1,
-            "domain names tokio::time",
-        ),
-        (
-            "domain/campaign.rs",
-            "pub async fn start() {}",
-            1,
-            "domain is async",
-        ),
-        (
-            "domain/campaign.rs",
-            "fn a() { super::super::clock::now() }",
-            1,
-            "domain names clock::now",
-        ),
-        (
-            "clock.rs",
-            "use crate::config::Config;",
-            1,
-            "clock names config::Config",
-        ),
-        (
-            "crypto/mac.rs",
-            "use crate::domain::phone::Phone;",
-            1,
-            "crypto names domain::phone::Phone",
-        ),
-        (
-            "store/messages.rs",
-            "use crate::{clock::Clock, delivery};",
-            1,
-            "store names delivery",
-        ),
-        (
-            "store/messages.rs",
-            "use poem::Request;",
-            1,
-            "store names poem::Request",
-        ),
-        (
-            "providers/demo.rs",
-            "use crate::{\n    domain::ids,\n    store::{Db, StoreError as E},\n};",
-            3,
-            "providers names store::Db",
-        ),
-        (
-            "jobs/queue/claim.rs",
-            "use crate::domain::ids::TenantId;",
-            1,
-            "jobs::queue names domain::ids::TenantId",
-        ),
-        (
-            "jobs/queue/claim.rs",
-            "use super::super::registry::SEND;",
-            1,
-            "jobs::queue names jobs::registry::SEND",
-        ),
-        (
-            "delivery/begin.rs",
-            "use crate::jobs::queue::{Engine, Fence};",
-            1,
-            "delivery names jobs::queue::Engine",
-        ),
-        (
-            "delivery/begin.rs",
-            "use crate::jobs::queue;",
-            1,
-            "delivery names jobs::queue",
-        ),
-        (
-            "delivery/begin.rs",
-            "use crate::jobs::queue::*;",
-            1,
-            "delivery names jobs::queue::*",
-        ),
-        (
-            "delivery/begin.rs",
-            "use crate::jobs::registry::SEND;",
-            1,
-            "delivery names jobs::registry::SEND",
-        ),
-        (
-            "delivery/mod.rs",
-            "mod inner { use super::super::api; }",
-            1,
-            "delivery names api",
-        ),
-        (
-            "jobs/send_message.rs",
-            "fn f() -> crate::api::state::ApiState {}",
-            1,
-            "jobs names api::state::ApiState",
-        ),
-        (
-            "schedules/mod.rs",
-            "use crate::store::messages;",
-            1,
-            "schedules names store::messages",
-        ),
-        (
-            "api/campaigns.rs",
-            "use crate::delivery::Delivery;",
-            1,
-            "api names delivery::Delivery",
-        ),
-        (
-            "api/campaigns.rs",
-            "use crate::providers::twilio::client;",
-            1,
-            "api names providers::twilio::client",
-        ),
-        (
-            "api/campaigns.rs",
-            "use crate::schedules;",
-            1,
-            "api names schedules",
-        ),
-        (
-            "bridge/mod.rs",
-            "use crate::store::{Db, messages};",
-            1,
-            "bridge names store::messages",
-        ),
-        (
-            "dev/seed.rs",
-            "use crate::providers::demo;",
-            1,
-            "dev names providers::demo",
-        ),
-        ("api/campaigns.rs", "use crate as product;", 1, "api names "),
-        (
-            "delivery/begin.rs",
-            "fn f() { sqlx::query_as!(Row, \"\") }",
-            1,
-            "delivery holds SQL: query_as!",
-        ),
-        (
-            "api/campaigns.rs",
-            "fn f() { query_file!(\"x.sql\") }",
-            1,
-            "api holds SQL: query_file!",
-        ),
-        (
-            "delivery/begin.rs",
-            "use sqlx::AssertSqlSafe;",
-            1,
-            "delivery says AssertSqlSafe",
-        ),
-        (
-            "delivery/begin.rs",
-            "fn f() { std::env::var(\"HOME\"); }",
-            1,
-            "delivery says std::env::var",
-        ),
-        (
-            "delivery/begin.rs",
-            "use std::{env, fmt};",
-            1,
-            "delivery says std::env",
-        ),
-        (
-            "dev/postgres/files.rs",
-            "use std::env::var_os;",
-            1,
-            "dev says std::env::var_os",
-        ),
-        (
-            "delivery/begin.rs",
-            "/* a /* nested */ one */ fn f() { unsafe {} }",
-            1,
-            "delivery says unsafe",
-        ),
-        (
-            "delivery/begin.rs",
-            "use anyhow::Context;",
-            1,
-            "delivery says anyhow::Context",
-        ),
-        ("kitchen.rs", "", 1, "kitchen is in no room of the table"),
-    ];
-    for (file, text, line, what) in breaches {
+    for &(file, text, line, what) in BREACHES {
         let found = check(file, text);
         let wanted = Finding {
             file: format!("src/{file}"),

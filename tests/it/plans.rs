@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::Value;
+use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row};
 use tokio::sync::OnceCell;
 
@@ -111,7 +112,11 @@ impl Workbench {
             .await
         {
             Ok(row) => Ok(row.get::<Value, _>(0)[0]["Plan"].clone()),
-            Err(error) => match error.as_database_error().and_then(|e| e.code()).as_deref() {
+            Err(error) => match error
+                .as_database_error()
+                .and_then(DatabaseError::code)
+                .as_deref()
+            {
                 Some("42501") => Err(Unexplained::Forbidden),
                 _ => panic!("{error}\n{statement}"),
             },

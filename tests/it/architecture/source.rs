@@ -200,9 +200,8 @@ impl Reader {
         }
         let climbs = segments.iter().take_while(|word| *word == "super").count();
         let from_root: Option<Vec<String>> = match first.as_str() {
-            "crate" => Some(segments[1..].to_vec()),
-            // The library, as the program sees it.
-            "engageninja" => Some(segments[1..].to_vec()),
+            // `engageninja` is the library, as the program sees it.
+            "crate" | "engageninja" => Some(segments[1..].to_vec()),
             "super" => {
                 let kept = self.module.len().saturating_sub(climbs);
                 Some([&self.module[..kept], &segments[climbs..]].concat())
