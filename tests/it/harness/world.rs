@@ -57,26 +57,44 @@ impl World {
 
     /// Adds `count` contacts with a number each and consent to SMS.
     pub async fn add_contacts(&self, count: u32) {
-        for n in 0..count {
-            self.add_contact(&format!("Person{n}"), &format!("+1205555{n:04}"))
-                .await;
-        }
+        let people = (0..count).map(|n| (format!("Person{n}"), format!("+1205555{n:04}")));
+        self.insert_contacts(people).await;
     }
 
     /// Adds one contact with consent to SMS.
     pub async fn add_contact(&self, first_name: &str, phone: &str) -> ContactId {
-        let id = ContactId(Uuid::now_v7());
-        let (tenant_id, mac) = (self.tenant_id, hex(&self.mac_key.address(phone)));
-        // Two contacts may share a number when their email differs.
+        let one = [(first_name.to_owned(), phone.to_owned())];
+        self.insert_contacts(one).await[0]
+    }
+
+    async fn insert_contacts(
+        &self,
+        people: impl IntoIterator<Item = (String, String)>,
+    ) -> Vec<ContactId> {
+        let tenant_id = self.tenant_id;
+        let (mut ids, mut contacts, mut consents) = (Vec::new(), Vec::new(), Vec::new());
+        for (first_name, phone) in people {
+            let id = ContactId(Uuid::now_v7());
+            let mac = hex(&self.mac_key.address(&phone));
+            // Two contacts may share a number when their email differs.
+            contacts.push(format!(
+                "('{tenant_id}', '{id}', '{first_name}', '{phone}', '\\x{mac}', '{id}@x.example', '{id}@x.example', '\\x{mac}')"
+            ));
+            consents.push(format!(
+                "('{tenant_id}', '{id}', 'sms', 'attested', '{id}', public.app_now())"
+            ));
+            ids.push(id);
+        }
+        let (contacts, consents) = (contacts.join(", "), consents.join(", "));
         self.db
             .execute(&format!(
                 "INSERT INTO cell.contacts (tenant_id, id, first_name, phone_e164, phone_mac, email, email_normalized, email_mac)
-                 VALUES ('{tenant_id}', '{id}', '{first_name}', '{phone}', '\\x{mac}', '{id}@x.example', '{id}@x.example', '\\x{mac}');
+                 VALUES {contacts};
                  INSERT INTO cell.contact_consents (tenant_id, contact_id, channel, state, consent_id, at)
-                 VALUES ('{tenant_id}', '{id}', 'sms', 'attested', '{id}', public.app_now())"
+                 VALUES {consents}"
             ))
             .await;
-        id
+        ids
     }
 
     /// A draft of a campaign to everybody, by SMS.
