@@ -55,7 +55,8 @@ fn advance(heard: &Heard, reports: &[&StatusReport]) -> Option<Believed> {
     for report in reports {
         has_conflict |= status.is_some_and(|known| known.conflicts_with(report.status));
         let advanced = status.map_or(report.status, |known| known.advance(report.status));
-        if advanced == report.status && report.error_code.is_some() {
+        let is_repeat_with_code = advanced == report.status && error_code.is_none();
+        if status != Some(advanced) || is_repeat_with_code {
             error_code.clone_from(&report.error_code);
         }
         status = Some(advanced);

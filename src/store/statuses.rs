@@ -70,7 +70,7 @@ pub struct Believed {
     pub status: Status,
     /// Whether two ends of different kind were heard.
     pub has_conflict: bool,
-    /// The provider's error code, where it gave one.
+    /// The provider's error code for a new status, where it gave one.
     pub error_code: Option<String>,
 }
 
@@ -89,7 +89,8 @@ pub async fn save_believed(tx: &mut SystemTx, believed: &[Believed]) -> StoreRes
         r#"
         UPDATE messages m
         SET status = u.status, status_rank = u.rank, status_at = app_now(), status_conflict = u.has_conflict,
-            error_code = COALESCE(u.error_code, m.error_code)
+            -- The code belongs to the status: what an overtaken one said must not depend on who came first.
+            error_code = CASE WHEN u.status IS DISTINCT FROM m.status THEN u.error_code ELSE m.error_code END
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::smallint[], $5::boolean[], $6::text[])
              AS u (tenant_id, id, status, rank, has_conflict, error_code)
         WHERE m.tenant_id = u.tenant_id AND m.id = u.id

@@ -20,6 +20,7 @@ mod campaigns_api;
 mod catalogue;
 mod commands;
 mod contacts_api;
+mod delivery;
 mod docs_script;
 mod imports;
 mod keys;

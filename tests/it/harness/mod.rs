@@ -5,7 +5,9 @@
 
 pub mod app;
 pub mod db;
+pub mod killable;
 pub mod program;
+pub mod steps;
 pub mod world;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a fact may take to become true on a busy machine.
-const EVENTUALLY: Duration = Duration::from_secs(30);
+const EVENTUALLY: Duration = Duration::from_mins(1);
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
 /// Runs `future`, or panics after `secs` and says what was waited for.

@@ -1,0 +1,10 @@
+//! The message path when something goes wrong, or much happens at once.
+
+mod begin;
+mod leader;
+mod outage;
+mod pause;
+mod settle;
+mod snapshots;
+mod status;
+mod wakes;

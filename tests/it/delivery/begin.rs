@@ -1,0 +1,157 @@
+//! What begin says of messages that were let out and may not go, and what follows.
+
+use std::time::Duration;
+
+use engageninja::domain::attempt::Verdict;
+use engageninja::domain::counts::CountWord;
+
+use crate::harness::world::World;
+use crate::harness::{eventually, within};
+
+const DRAIN: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn who_opts_out_after_the_release_gets_nothing() {
+    let world = World::start().await;
+    world.add_contacts(20).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    let released = world.let_out(campaign, 20).await;
+    let leaves = released[7].id;
+    world
+        .db
+        .execute(&format!(
+            "INSERT INTO cell.suppressions (tenant_id, channel, dest_mac, reason)
+             SELECT tenant_id, 'sms', dest_mac, 'opt_out' FROM cell.messages WHERE id = '{leaves}'"
+        ))
+        .await;
+
+    let worker = world.worker().await;
+    let _scheduler = world.scheduler();
+    within(60, "the campaign completes", world.completed(campaign)).await;
+    worker.drain(DRAIN).await;
+
+    let counts = world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::DroppedOptedOut), 1);
+    assert_eq!(world.through(campaign).await, 19);
+    assert!(counts.is_balanced(), "{counts:?}");
+    let dropped = format!(
+        "SELECT count(*) FROM messages WHERE id = '{leaves}' AND phase = 6 AND drop_reason = 'opted_out'"
+    );
+    assert_eq!(world.number(&dropped).await, 1);
+    for table in ["demo_ledger", "send_attempts"] {
+        let sql = format!("SELECT count(*) FROM {table} WHERE message_id = '{leaves}'");
+        assert_eq!(world.number(&sql).await, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn what_expires_after_the_release_is_dropped_and_never_sent() {
+    let world = World::start().await;
+    world.add_contacts(20).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    world.let_out(campaign, 20).await;
+
+    world.db.advance(Duration::from_hours(73)).await;
+    let worker = world.worker().await;
+    let _scheduler = world.scheduler();
+    within(60, "the campaign completes", world.completed(campaign)).await;
+    worker.drain(DRAIN).await;
+
+    let counts = world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::DroppedExpired), 20);
+    assert!(counts.is_balanced(), "{counts:?}");
+    assert_eq!(world.number("SELECT count(*) FROM demo_ledger").await, 0);
+    assert_eq!(world.number("SELECT count(*) FROM send_attempts").await, 0);
+}
+
+/// A look-up at the provider must have one candidate at most.
+#[tokio::test]
+async fn a_message_like_one_under_way_waits_until_that_one_is_settled() {
+    let world = World::start().await;
+    world.add_contacts(1).await;
+    let first = world.campaign("The same words").await;
+    let released = world.let_out(first, 1).await;
+    let begun = world.begin(&released).await;
+    assert_eq!(begun[0].verdict, Verdict::Begun);
+
+    let second = world.campaign("The same words").await;
+    let worker = world.worker().await;
+    eventually("the second is put off", || async {
+        world.counts(second).await.get(CountWord::Deferred) == 1
+    })
+    .await;
+    let attempts = "SELECT count(*) FROM send_attempts";
+    assert_eq!(world.number(attempts).await, 1);
+    assert_eq!(world.number("SELECT count(*) FROM demo_ledger").await, 0);
+
+    world
+        .db
+        .advance(world.holds.first_look + Duration::from_secs(1))
+        .await;
+    eventually("the first is parked", || async {
+        world.counts(first).await.get(CountWord::Parked) == 1
+    })
+    .await;
+    assert_eq!(world.counts(second).await.get(CountWord::Deferred), 1);
+
+    world.db.advance(world.holds.busy).await;
+    eventually("the second goes", || async {
+        world.through(second).await == 1
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    assert_eq!(world.number(attempts).await, 2);
+    assert!(world.counts(second).await.is_balanced());
+}
+
+#[tokio::test]
+async fn two_jobs_of_one_message_in_one_batch_open_one_attempt() {
+    let world = World::start().await;
+    world.add_contacts(3).await;
+    let campaign = world.campaign("Hello").await;
+    let released = world.let_out(campaign, 3).await;
+
+    let verdicts = |judged: Vec<engageninja::store::attempts::Judged>| {
+        judged
+            .into_iter()
+            .map(|one| one.verdict)
+            .collect::<Vec<_>>()
+    };
+    let (a, b) = tokio::join!(world.begin(&released), world.begin(&released));
+
+    let mut all = [verdicts(a), verdicts(b)].concat();
+    all.sort_by_key(|verdict| *verdict == Verdict::Gone);
+    assert_eq!(all, [[Verdict::Begun; 3], [Verdict::Gone; 3]].concat());
+    assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 3);
+}
+
+#[tokio::test]
+async fn a_halted_sender_sends_nothing_until_the_halt_is_over() {
+    let world = World::start().await;
+    world.add_contacts(20).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    world.let_out(campaign, 20).await;
+    world
+        .db
+        .execute(
+            "INSERT INTO cell.halts (tenant_id, sender_id, until, reason)
+             SELECT tenant_id, id, public.app_now() + interval '10 minutes', 'test' FROM cell.senders WHERE channel = 'sms'",
+        )
+        .await;
+
+    let worker = world.worker().await;
+    eventually("all is back in the backlog", || async {
+        world.counts(campaign).await.get(CountWord::Queued) == 20
+    })
+    .await;
+    assert_eq!(world.number("SELECT count(*) FROM send_attempts").await, 0);
+
+    world.db.advance(Duration::from_mins(11)).await;
+    eventually("the halt is over", || async {
+        world.through(campaign).await == 20
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    assert!(world.counts(campaign).await.is_balanced());
+    assert_eq!(world.doubled().await, 0);
+}

@@ -1,0 +1,103 @@
+//! Many who bring messages to one lane at once: no wake is lost.
+
+use std::time::Duration;
+
+use engageninja::delivery::intake::{Commands, accept_messages};
+use engageninja::domain::channel::{Channel, Class};
+use engageninja::domain::ids::{LaneId, MessageId};
+use engageninja::store::messages::{BatchHead, NewMessage};
+use engageninja::store::senders::find_active;
+use uuid::Uuid;
+
+use crate::harness::eventually;
+use crate::harness::world::World;
+
+const INTAKES: usize = 8;
+const BATCHES: usize = 25;
+const MESSAGES: usize = 4;
+const ALL: i64 = (INTAKES * BATCHES * MESSAGES) as i64;
+
+/// One of those who bring messages: batch after batch, each in a transaction of its own.
+async fn bring(world: &World, intake: usize) {
+    let (db, tenant_id) = (world.db.db(), world.tenant_id);
+    for batch in 0..BATCHES {
+        let mut tx = db.cell(tenant_id).begin().await.unwrap();
+        let sender = find_active(tx.conn(), tenant_id, Channel::Sms, None)
+            .await
+            .unwrap()
+            .unwrap();
+        let accepted_at = db.clock().now();
+        let head = BatchHead {
+            tenant_id,
+            lane_id: LaneId(0),
+            campaign_id: None,
+            channel: Channel::Sms,
+            provider: sender.provider,
+            account_ref: sender.account_ref.clone(),
+            content_id: None,
+            accepted_at,
+            expires_at: accepted_at + Duration::from_hours(1),
+        };
+        let messages: Vec<NewMessage> = (0..MESSAGES)
+            .map(|n| {
+                let address = format!("+1205{intake:01}{batch:02}{n:04}");
+                NewMessage {
+                    id: MessageId(Uuid::now_v7()),
+                    contact_id: None,
+                    dest_mac: world.mac_key.address(&address).to_vec(),
+                    content_mac: world.mac_key.content(&["Hello"]),
+                    address,
+                    cost: 1,
+                    ready_at: None,
+                    subject: None,
+                    body: "Hello".into(),
+                    html: None,
+                }
+            })
+            .collect();
+        let commands = Commands {
+            sender: &sender,
+            class: Class::Txn,
+            head,
+            messages: &messages,
+        };
+        let inserted = accept_messages(&mut tx, commands).await.unwrap();
+        assert_eq!(inserted.queued, MESSAGES as i64);
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_intakes_on_one_lane_lose_no_message() {
+    let world = World::start().await;
+    let worker = world.worker().await;
+
+    futures_util::future::join_all((0..INTAKES).map(|intake| bring(&world, intake))).await;
+    eventually("all are through", || async {
+        world
+            .number("SELECT count(*) FROM messages WHERE phase IN (4, 6)")
+            .await
+            == ALL
+    })
+    .await;
+    eventually("the lane rests", || async {
+        world
+            .number("SELECT count(*) FROM lanes WHERE active")
+            .await
+            == 0
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+
+    assert_eq!(world.number("SELECT count(*) FROM lanes").await, 1);
+    assert_eq!(world.number("SELECT count(*) FROM lane_wakes").await, 0);
+    assert_eq!(world.number("SELECT count(*) FROM messages").await, ALL);
+    let taken = world
+        .number("SELECT count(DISTINCT message_id) FROM demo_ledger")
+        .await;
+    assert_eq!(
+        world.number("SELECT count(*) FROM demo_ledger").await,
+        taken
+    );
+    assert_eq!(world.deadlocks().await, 0);
+}
