@@ -21,7 +21,7 @@ async fn an_attempt_left_open_is_parked_at_its_first_look_and_not_before() {
     let released = world.let_out(campaign, 5).await;
     world.begin(&released[..2]).await;
 
-    world.db.advance(world.holds.first_look - SECOND * 5).await;
+    world.db.advance(world.holds.deadline).await;
     park_overdue(&world.db.db()).await.unwrap();
     assert_eq!(world.counts(campaign).await.get(CountWord::Sending), 2);
 

@@ -44,7 +44,7 @@ async fn bring(world: &World, intake: usize) {
                 NewMessage {
                     id: MessageId(Uuid::now_v7()),
                     contact_id: None,
-                    dest_mac: world.mac_key.address(&address).to_vec(),
+                    dest_mac: world.mac_key.address(&address),
                     content_mac: world.mac_key.content(&["Hello"]),
                     address,
                     cost: 1,
