@@ -25,7 +25,7 @@ const PROGRAMS: &[&str] = &[
 const ELSEWHERE: &[&str] = &[];
 
 /// Every command that does something, as it is typed.
-fn commands() -> BTreeSet<String> {
+pub fn commands() -> BTreeSet<String> {
     fn collect(command: &clap::Command, path: &str, found: &mut BTreeSet<String>) {
         let mut children = command.get_subcommands().peekable();
         if children.peek().is_none() {

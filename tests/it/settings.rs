@@ -54,6 +54,24 @@ fn every_setting_is_shown_to_work() {
     assert_eq!(declared, shown);
 }
 
+/// The README's tables name each setting and each command, and nothing else.
+#[test]
+fn the_readme_lists_every_setting_and_every_command() {
+    let readme = include_str!("../../README.md");
+    let rows = |heading: &str| -> BTreeSet<String> {
+        let section = readme.split(heading).nth(1).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let cells = section.lines().filter(|line| line.starts_with("| `"));
+        let names = cells.flat_map(|line| line.split('|').nth(1).unwrap().split(','));
+        names
+            .map(|name| name.trim().trim_matches('`').to_owned())
+            .collect()
+    };
+    let settings: BTreeSet<String> = SHOWN.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(rows("\n## Settings"), settings);
+    assert_eq!(rows("\n## Commands"), crate::commands::commands());
+}
+
 #[tokio::test]
 async fn help_lists_every_setting_and_shows_no_secret() {
     let mut command = program(&["worker", "--help"]);
