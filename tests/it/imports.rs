@@ -1,6 +1,6 @@
 //! Files of contacts: what is taken, what is refused, and what a killed worker leaves.
 
-mod office;
+pub mod office;
 mod uploads;
 
 use std::time::Duration;

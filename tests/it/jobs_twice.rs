@@ -1,0 +1,212 @@
+//! Every job may run twice: two runs at once and a third afterwards have the effect of one.
+//!
+//! A job of the registry without its test here fails.
+
+use std::time::Duration;
+
+use engageninja::domain::counts::CountWord;
+use engageninja::domain::orders::{
+    DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts, MaintainPartitions,
+    NAMES, SendMessage,
+};
+use engageninja::jobs::queue::{NewJob, Payload, enqueue};
+use engageninja::jobs::worker::Worker;
+use engageninja::store::Db;
+use sqlx::Row;
+
+use crate::harness::world::World;
+use crate::harness::{eventually, within};
+use crate::imports::office::{Office, SAMPLE, counts, expected};
+
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// One test per job, and the list of the jobs that have one.
+macro_rules! twice {
+    ($($order:ident: $name:ident $body:block)+) => {
+        const TESTED: &[&str] = &[$($order::NAME),+];
+
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $name() $body)+
+    };
+}
+
+#[test]
+fn every_job_has_its_test() {
+    let missing: Vec<_> = NAMES.iter().filter(|name| !TESTED.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} may run twice: show it");
+}
+
+/// Has a running worker do the same order twice at once and once more.
+async fn order_thrice<P: Payload + Clone>(
+    db: &Db,
+    number: impl AsyncFn(&str) -> i64,
+    orders: &[P],
+) {
+    for copies in [2, 1] {
+        let jobs: Vec<NewJob> = orders
+            .iter()
+            .flat_map(|order| vec![order.clone(); copies])
+            // Without its key, which would keep the second from being stored.
+            .map(|order| NewJob {
+                unique_key: None,
+                ..NewJob::from(order)
+            })
+            .collect();
+        let mut tx = db.system().begin().await.unwrap();
+        let ids = enqueue(&mut tx, jobs).await.unwrap();
+        assert_eq!(ids.len(), orders.len() * copies);
+        tx.commit().await.unwrap();
+        let live = format!("SELECT count(*) FROM jobs WHERE kind = '{}'", P::KIND);
+        eventually(P::KIND, async || number(&live).await == 0).await;
+        assert_eq!(number("SELECT count(*) FROM dead_jobs").await, 0);
+    }
+}
+
+impl World {
+    async fn do_thrice<P: Payload + Clone>(&self, orders: &[P]) {
+        order_thrice(&self.db.db(), async |sql| self.number(sql).await, orders).await;
+    }
+}
+
+twice! {
+    SendMessage: a_message_that_is_looked_at_thrice_is_sent_once {
+        let world = World::start().await;
+        world.add_contacts(20).await;
+        let campaign = world.campaign("Hello {{ first_name }}").await;
+        let released = world.let_out(campaign, 20).await;
+        let orders: Vec<SendMessage> = released
+            .iter()
+            .map(|key| SendMessage { tenant_id: key.tenant_id, message_id: key.id })
+            .collect();
+
+        // The release has ordered each once already.
+        let worker = world.worker().await;
+        world.do_thrice(&orders).await;
+        worker.drain(DRAIN).await;
+
+        let counts = world.counts(campaign).await;
+        assert_eq!(world.through(campaign).await, 20);
+        assert!(counts.is_balanced(), "{counts:?}");
+        let lines = world.number("SELECT count(*) FROM demo_ledger").await;
+        assert_eq!(lines, counts.get(CountWord::HandedOver));
+        assert_eq!(world.doubled().await, 0);
+        assert_eq!(world.number("SELECT count(*) FROM send_attempts").await, 20);
+    }
+
+    ExpandCampaign: a_campaign_that_is_expanded_thrice_has_one_message_per_person {
+        const PEOPLE: i64 = 4_500;
+        let world = World::start().await;
+        world.add_contacts(PEOPLE as u32).await;
+        world.add_contact("Twin", "+12055550000").await;
+        let campaign_id = world.campaign("Hello {{ first_name }}").await;
+        let order = ExpandCampaign { tenant_id: world.tenant_id, campaign_id };
+
+        // The start has ordered it once already.
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        world.do_thrice(&[order]).await;
+        worker.drain(DRAIN).await;
+
+        let counts = world.counts(campaign_id).await;
+        assert_eq!(counts.get(CountWord::Audience), PEOPLE + 1);
+        assert_eq!(counts.get(CountWord::SkippedDuplicateAddress), 1);
+        assert_eq!(counts.get(CountWord::Queued) + counts.get(CountWord::Released), PEOPLE);
+        assert!(counts.is_balanced(), "{counts:?}");
+        for table in ["messages", "message_bodies"] {
+            assert_eq!(world.number(&format!("SELECT count(*) FROM {table}")).await, PEOPLE);
+        }
+        let addresses = "SELECT count(DISTINCT dest_mac) FROM messages";
+        assert_eq!(world.number(addresses).await, PEOPLE);
+    }
+
+    ImportContacts: a_file_that_is_read_thrice_makes_each_contact_once {
+        let office = Office::open().await;
+        let worker = office.worker().await;
+        let id = office.started(SAMPLE, &serde_json::json!({})).await;
+
+        // The start has ordered it once already.
+        order_thrice(&office.db(), async |sql| office.number(sql).await, &[office.order(id)]).await;
+        let import = office.completed(id).await;
+        worker.drain(DRAIN).await;
+
+        assert_eq!(counts(&import), expected());
+        let created = import["counts"]["created"].as_i64().unwrap();
+        for table in ["contacts", "contact_list_members"] {
+            assert_eq!(office.number(&format!("SELECT count(*) FROM {table}")).await, created);
+        }
+    }
+
+    FoldCampaignDeltas: counts_that_are_folded_thrice_stay_what_they_are {
+        let world = World::start().await;
+        world.add_contacts(50).await;
+        let campaign = world.campaign("Hello {{ first_name }}").await;
+        let worker = world.worker().await;
+        eventually("all are through", || async { world.through(campaign).await == 50 }).await;
+        let numbers = async || {
+            let counts = world.counts(campaign).await;
+            CountWord::ALL.iter().map(|word| counts.get(*word)).collect::<Vec<_>>()
+        };
+        let before = numbers().await;
+
+        world.do_thrice(&[FoldCampaignDeltas {}]).await;
+        let ended = world.load(campaign).await;
+        assert_eq!(ended.status.as_str(), "completed");
+        world.do_thrice(&[FoldCampaignDeltas {}]).await;
+        worker.drain(DRAIN).await;
+
+        assert_eq!(numbers().await, before);
+        assert_eq!(world.load(campaign).await.finished_at, ended.finished_at);
+        assert_eq!(world.number("SELECT count(*) FROM campaign_deltas").await, 0);
+        let frozen = "SELECT (final_counts ->> 'audience')::bigint FROM campaigns";
+        assert_eq!(world.number(frozen).await, 50);
+    }
+
+    MaintainPartitions: partitions_are_made_once {
+        let world = World::start().await;
+        let pieces = "SELECT count(*) FROM pg_inherits";
+        let before = world.number(pieces).await;
+        let worker = world.worker().await;
+
+        world.db.advance(Duration::from_hours(24 * 21)).await;
+        world.do_thrice(&[MaintainPartitions {}]).await;
+        worker.drain(DRAIN).await;
+
+        // Three weeks and 21 days of each table, and their indexes.
+        let after = world.number(pieces).await;
+        assert!(after > before, "{before} pieces before, {after} after");
+        assert_eq!(world.number("SELECT count(*) FROM schema_faults()").await, 0);
+        assert_eq!(world.number("SELECT count(*) FROM maintain_partitions()").await, 0);
+    }
+
+    DemoAdvanceStatus: what_the_demo_provider_reports_thrice_counts_once {
+        let world = World::start().await;
+        world.add_contacts(60).await;
+        let campaign = world.campaign("Hello {{ first_name }}").await;
+        let worker = world.worker().await;
+        eventually("all are through", || async { world.through(campaign).await == 60 }).await;
+        let handed_over = world.counts(campaign).await.get(CountWord::HandedOver);
+
+        let open = "SELECT count(*) FROM demo_ledger WHERE next_at IS NOT NULL";
+        within(60, "the provider says its last word", async {
+            while world.number(open).await > 0 {
+                // Nothing takes it longer than a dozen seconds.
+                world.db.advance(Duration::from_secs(15)).await;
+                world.do_thrice(&[DemoAdvanceStatus {}]).await;
+            }
+        })
+        .await;
+        let told = |row: &sqlx::postgres::PgRow| (row.get::<String, _>(0), row.get::<i16, _>(1));
+        let rows = || world.rows("SELECT status, status_rank FROM messages WHERE phase = 4 ORDER BY id");
+        let before: Vec<_> = rows().await.iter().map(told).collect();
+        world.db.advance(Duration::from_secs(15)).await;
+        world.do_thrice(&[DemoAdvanceStatus {}]).await;
+        worker.drain(DRAIN).await;
+
+        let counts = world.counts(campaign).await;
+        let ended = counts.get(CountWord::Delivered) + counts.get(CountWord::Failed);
+        assert_eq!(ended, handed_over);
+        assert!(counts.is_balanced(), "{counts:?}");
+        assert_eq!(rows().await.iter().map(told).collect::<Vec<_>>(), before);
+        let conflicts = "SELECT count(*) FROM messages WHERE status_conflict";
+        assert_eq!(world.number(conflicts).await, 0);
+    }
+}

@@ -1,0 +1,132 @@
+//! Ticks, and what has to be there although nobody ticked.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use engageninja::domain::counts::CountWord;
+use engageninja::schedules::table::SCHEDULES;
+use engageninja::store::startup::maintain_partitions;
+use sqlx::Row;
+
+use crate::harness::eventually;
+use crate::harness::world::World;
+
+const WEEK: Duration = Duration::from_hours(24 * 7);
+
+/// Writes down every job that somebody tries to insert, one refused by its key among them.
+const EAR: &str = "
+    CREATE TABLE public.heard (kind text);
+    CREATE FUNCTION public.hear() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN INSERT INTO public.heard VALUES (new.kind); RETURN new; END $$;
+    CREATE TRIGGER hear BEFORE INSERT ON cell.jobs FOR EACH ROW EXECUTE FUNCTION public.hear()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_schedulers_fire_each_tick_once_and_skip_none() {
+    let world = World::start().await;
+    world.db.execute(EAR).await;
+    let schedulers = [world.scheduler(), world.scheduler(), world.scheduler()];
+
+    eventually("ticks have fired", || async {
+        world
+            .number("SELECT count(*) FROM schedule_runs WHERE schedule_id = 'fold-deltas'")
+            .await
+            >= 3
+    })
+    .await;
+    // The clock jumps over many ticks: they come to one.
+    world.db.advance(Duration::from_hours(1)).await;
+    eventually("an hour later, too", || async {
+        world
+            .number("SELECT count(*) FROM schedule_runs WHERE schedule_id = 'partitions'")
+            .await
+            >= 1
+    })
+    .await;
+    drop(schedulers);
+    world.db.db().close().await;
+
+    for schedule in SCHEDULES {
+        let (id, kind) = (schedule.row.id, schedule.row.kind);
+        let ticks = world
+            .rows(&format!(
+                "SELECT fire_at FROM schedule_runs WHERE schedule_id = '{id}' ORDER BY fire_at"
+            ))
+            .await;
+        let heard = format!("SELECT count(*) FROM public.heard WHERE kind = '{kind}'");
+        assert_eq!(world.number(&heard).await, ticks.len() as i64, "{id}");
+        if id == "fold-deltas" {
+            let ticks: Vec<DateTime<Utc>> = ticks.iter().map(|row| row.get(0)).collect();
+            let steps: BTreeSet<TimeDelta> =
+                ticks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert_eq!(steps.first(), Some(&TimeDelta::seconds(1)), "{ticks:?}");
+            let jumps = steps
+                .iter()
+                .filter(|step| **step > TimeDelta::minutes(30))
+                .count();
+            assert_eq!(jumps, 1, "{ticks:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_schedule_that_an_operator_switched_off_orders_nothing() {
+    let world = World::start().await;
+    world.db.execute(EAR).await;
+    // The list in the code says the rest, and leaves the switch alone.
+    world
+        .db
+        .execute(
+            "INSERT INTO cell.schedules (id, cron, queue, kind, is_enabled)
+             VALUES ('fold-deltas', '', '', '', false)",
+        )
+        .await;
+
+    let _scheduler = world.scheduler();
+    world.db.advance(Duration::from_secs(10)).await;
+    eventually("another schedule ticks", || async {
+        world
+            .number("SELECT count(*) FROM public.heard WHERE kind = 'demo-advance-status'")
+            .await
+            >= 1
+    })
+    .await;
+    let folds = "SELECT count(*) FROM public.heard WHERE kind = 'fold-campaign-deltas'";
+    assert_eq!(world.number(folds).await, 0);
+    let filled =
+        "SELECT count(*) FROM schedules WHERE kind = 'fold-campaign-deltas' AND NOT is_enabled";
+    assert_eq!(world.number(filled).await, 1);
+}
+
+/// Nobody ran the scheduler for ten weeks, nor started anything.
+#[tokio::test]
+async fn after_ten_weeks_without_a_scheduler_nothing_is_refused_and_the_next_start_makes_partitions()
+ {
+    let world = World::start().await;
+    world.add_contacts(10).await;
+
+    world.db.advance(10 * WEEK).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    let worker = world.worker().await;
+    eventually("all are through", || async {
+        world.through(campaign).await == 10
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+    let counts = world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::Audience), 10);
+    assert!(counts.is_balanced(), "{counts:?}");
+    let today = "INSERT INTO cell.provider_events (dedup_key, provider, status, body) VALUES ('x', 'demo', 'sent', '{}')";
+    world.db.execute(today).await;
+
+    let ahead = "SELECT count(*) FROM schema_faults() WHERE fault LIKE 'fewer than 8 weeks%'";
+    assert!(
+        world.number(ahead).await > 0,
+        "ten weeks cost no partitions"
+    );
+    maintain_partitions(&world.db.db()).await.unwrap();
+    assert_eq!(
+        world.number("SELECT count(*) FROM schema_faults()").await,
+        0
+    );
+}
