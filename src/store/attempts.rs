@@ -192,10 +192,14 @@ pub async fn count_in_flight(
 ) -> StoreResult<i64> {
     let row = query!(
         r#"
+        -- Fenced: live attempts are few, a campaign's messages many.
+        WITH live AS MATERIALIZED (
+            SELECT a.tenant_id, a.message_id FROM send_attempts a WHERE a.tenant_id = $1 AND a.state IN (0, 2)
+        )
         SELECT count(*) AS "in_flight!"
-        FROM send_attempts a
-        JOIN messages m ON m.tenant_id = a.tenant_id AND m.id = a.message_id
-        WHERE a.tenant_id = $1 AND a.state IN (0, 2) AND m.campaign_id = $2
+        FROM live v
+        JOIN messages m ON m.tenant_id = v.tenant_id AND m.id = v.message_id
+        WHERE m.campaign_id = $2
         "#,
         tenant_id.0,
         campaign_id.0,
