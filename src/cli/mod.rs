@@ -4,6 +4,8 @@
 //! database does not answer, 78 the configuration or the schema is not as it must be.
 
 mod data_dir;
+mod bench;
+mod campaign;
 mod installation;
 mod key;
 mod migrate;
@@ -70,9 +72,14 @@ enum Command {
     /// Keys of a tenant's programs.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Campaigns, from a file of contacts and a template.
+    #[command(subcommand)]
+    Campaign(campaign::CampaignCommand),
     /// Queues and dead jobs.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Measures this machine's speed on a database of the bench's own.
+    Bench(bench::Bench),
 }
 
 impl Cli {
@@ -109,7 +116,9 @@ impl Cli {
             Command::Tenant(command) => command.run(&config, json).await,
             Command::User(command) => command.run(&config, json).await,
             Command::Key(command) => command.run(&config, json).await,
+            Command::Campaign(command) => command.run(&config, json).await,
             Command::Queue(command) => command.run(&config, json).await,
+            Command::Bench(command) => command.run(&config, json).await,
         }
     }
 }
