@@ -24,6 +24,7 @@ use crate::config::{Config, Environment, Surroundings};
 use crate::crypto::mac::MacKey;
 use crate::delivery::campaigns::start_campaign;
 use crate::delivery::imports::{Upload, start_import};
+use crate::dev::bench_queue::{self, Plan, Report};
 use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::postgres::Launch;
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
@@ -41,7 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A figure that takes longer is none.
 const PATIENCE: Duration = Duration::from_mins(15);
 
-const BODY: &str = "Dojo Coffee: {{ first_name }}, you have {{ points }} points. Reply STOP to opt out.";
+const BODY: &str =
+    "Dojo Coffee: {{ first_name }}, you have {{ points }} points. Reply STOP to opt out.";
 
 /// Measures this machine's speed on a database of the bench's own.
 #[derive(Debug, Args)]
@@ -52,6 +54,9 @@ pub(super) struct Bench {
     /// Rounds; each figure is their median.
     #[arg(long, default_value = "3", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=21))]
     rounds: u8,
+    /// Measure the queue engine against plain SQL too; takes some minutes.
+    #[arg(long)]
+    queue: bool,
     /// Worker processes that send.
     #[arg(long, default_value = "2", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     workers: u8,
@@ -69,10 +74,11 @@ struct Round {
 
 impl Bench {
     pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
-        let dir = std::env::temp_dir().join(format!("engageninja-bench-{}", Uuid::new_v4().simple()));
+        let dir =
+            std::env::temp_dir().join(format!("engageninja-bench-{}", Uuid::new_v4().simple()));
         let measured = self.measure(config, dir.clone()).await;
         let _ = std::fs::remove_dir_all(&dir);
-        let rounds = measured?;
+        let (rounds, queue) = measured?;
         let median = |figure: fn(&Round) -> f64| {
             let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
             figures.sort_by(f64::total_cmp);
@@ -80,18 +86,42 @@ impl Bench {
         };
         let figures = [
             ("import, rows/s", median(|r| r.import_rows_per_sec)),
-            ("expansion, messages/s", median(|r| r.expansion_messages_per_sec)),
-            ("demo sends end to end, messages/s", median(|r| r.send_messages_per_sec)),
-            ("import + expansion, peak RSS in MiB", median(|r| r.import_and_expansion_rss_mib)),
-            ("sending worker, peak RSS in MiB", median(|r| r.worker_rss_mib)),
+            (
+                "expansion, messages/s",
+                median(|r| r.expansion_messages_per_sec),
+            ),
+            (
+                "demo sends end to end, messages/s",
+                median(|r| r.send_messages_per_sec),
+            ),
+            (
+                "import + expansion, peak RSS in MiB",
+                median(|r| r.import_and_expansion_rss_mib),
+            ),
+            (
+                "sending worker, peak RSS in MiB",
+                median(|r| r.worker_rss_mib),
+            ),
         ];
-        print(json, &json!({ "contacts": self.contacts, "rounds": rounds }), || {
-            let rows = figures.map(|(name, figure)| vec![name.to_owned(), format!("{figure:.0}")]);
-            table(&["what", "median"], &rows)
-        })
+        print(
+            json,
+            &json!({ "contacts": self.contacts, "rounds": rounds }),
+            || {
+                let rows =
+                    figures.map(|(name, figure)| vec![name.to_owned(), format!("{figure:.0}")]);
+                let engine = queue
+                    .map(|report| format!("\n{report}"))
+                    .unwrap_or_default();
+                format!("{}{engine}", table(&["what", "median"], &rows))
+            },
+        )
     }
 
-    async fn measure(&self, config: &Config, dir: PathBuf) -> anyhow::Result<Vec<Round>> {
+    async fn measure(
+        &self,
+        config: &Config,
+        dir: PathBuf,
+    ) -> anyhow::Result<(Vec<Round>, Option<Report>)> {
         let surroundings = Surroundings::read();
         let launch = Launch {
             pg_bin: config.pg_bin.clone(),
@@ -103,18 +133,33 @@ impl Bench {
         ensure_database(&server.options("postgres"), DATABASE).await?;
         let options = DbOptions::single(&server.options(DATABASE));
         migrate(&options.control, &options.cell).await?;
-        let keys = Keys { mac_key: MacKey::generate(), ring: None };
-        let own = Config { environment: Some(Environment::Development), ..config.clone() };
+        let keys = Keys {
+            mac_key: MacKey::generate(),
+            ring: None,
+        };
+        let own = Config {
+            environment: Some(Environment::Development),
+            ..config.clone()
+        };
         let installation = Installation::open_on(&own, &options, &keys).await?;
+        let queue = if self.queue {
+            Some(bench_queue::run(&installation.db, &Plan::default()).await?)
+        } else {
+            None
+        };
         let setting = Setting::new(&options.cell, keys.mac_key.expose_secret())?;
         let mut rounds = Vec::new();
         for round in 1..=self.rounds {
             rounds.push(self.round(&installation, &setting, round).await?);
-            eprintln!("round {round} of {}: {:?}", self.rounds, rounds[rounds.len() - 1]);
+            eprintln!(
+                "round {round} of {}: {:?}",
+                self.rounds,
+                rounds[rounds.len() - 1]
+            );
         }
         installation.db.close().await;
         spawn_blocking(|| server.stop()).await??;
-        Ok(rounds)
+        Ok((rounds, queue))
     }
 
     async fn round(
@@ -131,11 +176,10 @@ impl Bench {
         let mut filler = Child::start(setting, &["--jobs", "imports,campaigns"])?;
         let (import_took, ()) = timed(import(installation, tenant_id, import_id)).await?;
         let campaign_id = campaign(installation, tenant_id, import_id).await?;
-        let (expansion_took, ()) =
-            timed(counted(installation, tenant_id, campaign_id, |counts| {
-                counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
-            }))
-            .await?;
+        let (expansion_took, ()) = timed(counted(installation, tenant_id, campaign_id, |counts| {
+            counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
+        }))
+        .await?;
         let import_and_expansion_rss_mib = filler.peak_rss_mib()?;
         filler.stop().await?;
 
@@ -164,9 +208,7 @@ impl Bench {
     }
 }
 
-async fn timed<T>(
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<(Duration, T)> {
+async fn timed<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<(Duration, T)> {
     let started = Instant::now();
     let done = work.await?;
     Ok((started.elapsed(), done))
@@ -179,7 +221,9 @@ async fn upload(
     contacts: u32,
 ) -> anyhow::Result<ImportId> {
     let mut upload = Upload::begin(installation.db.clone(), tenant_id, "bench.csv", None).await?;
-    upload.write(b"first_name,last_name,phone,email,timezone,points\n").await?;
+    upload
+        .write(b"first_name,last_name,phone,email,timezone,points\n")
+        .await?;
     for n in 0..contacts {
         let (area, line) = (201 + n / 1_000_000, n % 1_000_000);
         let row = format!(
@@ -204,7 +248,11 @@ async fn import(
         channels: vec![Channel::Sms],
         actor: None,
     };
-    let choices = Choices { targets: None, on_match: OnMatch::Skip, consent: Some(consent) };
+    let choices = Choices {
+        targets: None,
+        on_match: OnMatch::Skip,
+        consent: Some(consent),
+    };
     let mut tx = installation.db.cell(tenant_id).begin().await?;
     start_import(&mut tx, tenant_id, id, choices, installation.db.clock()).await?;
     tx.commit().await?;

@@ -66,7 +66,7 @@ pub(super) struct Send {
     /// The contacts: CSV with a head line.
     #[arg(long, value_name = "FILE")]
     csv: PathBuf,
-    /// The text, such as "Hello {{ first_name }}".
+    /// The text, such as `Hello {{ first_name }}`.
     #[arg(long, value_name = "TEXT")]
     template: String,
     /// The subject, of emails.
@@ -94,7 +94,8 @@ pub(super) struct Send {
 }
 
 fn channel(text: &str) -> Result<Channel, String> {
-    text.parse().map_err(|_| "a channel is sms, whatsapp or email".into())
+    text.parse()
+        .map_err(|_| "a channel is sms, whatsapp or email".into())
 }
 
 impl CampaignCommand {
@@ -109,9 +110,11 @@ impl CampaignCommand {
             Self::Pause { id, tenant } => {
                 let tenant_id = find_tenant(&installation, &tenant).await?;
                 let (_, in_flight) = pause_campaign(&installation.db, tenant_id, id).await?;
-                print(json, &json!({ "campaign_id": id, "in_flight": in_flight }), || {
-                    format!("paused; {in_flight} calls were under way")
-                })
+                print(
+                    json,
+                    &json!({ "campaign_id": id, "in_flight": in_flight }),
+                    || format!("paused; {in_flight} calls were under way"),
+                )
             }
         }
     }
@@ -124,9 +127,20 @@ impl Send {
         let template = Template::parse(&self.template, Markup::Text)?;
         let import = upload(installation, tenant_id, &self.csv).await?;
         let consent = self.consent(installation.db.clock().now());
-        let choices = Choices { targets: None, on_match: OnMatch::Skip, consent };
+        let choices = Choices {
+            targets: None,
+            on_match: OnMatch::Skip,
+            consent,
+        };
         let mut tx = installation.db.cell(tenant_id).begin().await?;
-        start_import(&mut tx, tenant_id, import.id, choices, installation.db.clock()).await?;
+        start_import(
+            &mut tx,
+            tenant_id,
+            import.id,
+            choices,
+            installation.db.clock(),
+        )
+        .await?;
         tx.commit().await?;
         imported(installation, tenant_id, import.id, json).await?;
 
@@ -193,7 +207,9 @@ async fn upload(
     let mut file = tokio::fs::File::open(path)
         .await
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "contacts.csv".into());
     let mut upload = Upload::begin(installation.db.clone(), tenant_id, &name, None).await?;
     let mut buffer = vec![0; READ_BYTES];
@@ -257,7 +273,9 @@ async fn show(
         let mut tx = installation.db.system().begin().await?;
         let mut snapshots = list_snapshots(tx.conn(), &[(tenant_id, id)]).await?;
         drop(tx);
-        let snapshot = snapshots.pop().context("there is no such campaign in this tenant")?;
+        let snapshot = snapshots
+            .pop()
+            .context("there is no such campaign in this tenant")?;
         if shown != Some(snapshot.version) {
             shown = Some(snapshot.version);
             print(json, &value(&snapshot), || line(&snapshot))?;
@@ -278,8 +296,15 @@ fn value(snapshot: &CountSnapshot) -> serde_json::Value {
 }
 
 fn line(snapshot: &CountSnapshot) -> String {
-    let CountGroups { delivered, sent, sending, waiting, parked, failed, skipped } =
-        snapshot.counts.groups();
+    let CountGroups {
+        delivered,
+        sent,
+        sending,
+        waiting,
+        parked,
+        failed,
+        skipped,
+    } = snapshot.counts.groups();
     format!(
         "{} {}: {waiting} waiting, {sending} sending, {sent} sent, {delivered} delivered, {failed} failed, {parked} \
          parked, {skipped} skipped",

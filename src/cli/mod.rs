@@ -3,9 +3,9 @@
 //! Answers go to standard output, logs to standard error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 69 the
 //! database does not answer, 78 the configuration or the schema is not as it must be.
 
-mod data_dir;
 mod bench;
 mod campaign;
+mod data_dir;
 mod installation;
 mod key;
 mod migrate;

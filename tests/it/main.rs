@@ -15,6 +15,7 @@ mod harness;
 mod api_conventions;
 mod architecture;
 mod authz_matrix;
+mod campaign_command;
 mod campaign_counts;
 mod campaigns_api;
 mod catalogue;

@@ -23,7 +23,9 @@ pub(super) struct Setting {
 
 impl Setting {
     pub(super) fn new(options: &PgConnectOptions, mac_key: &str) -> anyhow::Result<Self> {
-        let socket = options.get_socket().context("the embedded server has a socket")?;
+        let socket = options
+            .get_socket()
+            .context("the embedded server has a socket")?;
         let database = options.get_database().unwrap_or_default();
         let user = options.get_username();
         let database_url = format!(
@@ -31,7 +33,11 @@ impl Setting {
             options.get_port(),
             socket.display()
         );
-        Ok(Self { program: std::env::current_exe()?, database_url, mac_key: mac_key.into() })
+        Ok(Self {
+            program: std::env::current_exe()?,
+            database_url,
+            mac_key: mac_key.into(),
+        })
     }
 }
 
@@ -47,7 +53,14 @@ impl Child {
         let process = Command::new(&setting.program)
             .arg("worker")
             .args(args)
-            .args(["--admin-listen", "127.0.0.1:0", "--log", "warn", "--env", "development"])
+            .args([
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--log",
+                "warn",
+                "--env",
+                "development",
+            ])
             .env("DATABASE_URL", &setting.database_url)
             .env("ENGAGENINJA_MAC_KEY", &setting.mac_key)
             .stdin(Stdio::null())
@@ -55,13 +68,19 @@ impl Child {
             .kill_on_drop(true)
             .spawn()?;
         let pid = process.id().context("the worker runs")?;
-        Ok(Self { process, pid: Pid::from_raw(pid as i32) })
+        Ok(Self {
+            process,
+            pid: Pid::from_raw(pid as i32),
+        })
     }
 
     /// The most memory it has held so far.
     pub(super) fn peak_rss_mib(&mut self) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("VmHWM")?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .context("VmHWM")?;
         let kib: f64 = line.split_whitespace().nth(1).context("VmHWM")?.parse()?;
         Ok(kib / 1024.0)
     }
@@ -69,7 +88,9 @@ impl Child {
     /// Stops it in order.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         kill(self.pid, Signal::SIGTERM)?;
-        tokio::time::timeout(STOP_MAX, self.process.wait()).await.context("a worker does not stop")??;
+        tokio::time::timeout(STOP_MAX, self.process.wait())
+            .await
+            .context("a worker does not stop")??;
         Ok(())
     }
 }
