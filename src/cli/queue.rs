@@ -62,7 +62,7 @@ impl QueueCommand {
                     dead.iter()
                         .map(|d| json!({
                             "id": d.id, "queue": d.queue, "kind": d.kind, "reason": d.reason,
-                            "last_error": d.last_error, "died_at": d.died_at, "payload": d.payload,
+                            "last_error": d.last_error, "died_at": d.died_at, "payload": payload(&d.payload),
                         }))
                         .collect::<Vec<_>>()
                 );
@@ -96,4 +96,9 @@ impl QueueCommand {
             }
         }
     }
+}
+
+/// What a dead job carried; as text where it is no JSON that can be read, which may be why it is dead.
+fn payload(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }

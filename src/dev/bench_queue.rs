@@ -411,7 +411,7 @@ async fn drain_one_by_sql(claim: PgPool, complete: PgPool) -> Result<(), sqlx::E
 fn start_engine(db: &Db) -> Engine {
     Engine::start(EngineConfig {
         claim_pool: db.claim_pool(),
-        system_pool: db.system_pool(),
+        system_pool: db.batch_pool(),
         direct: db.direct_options(),
         announcements: announcements(db),
         incarnation: "bench".into(),

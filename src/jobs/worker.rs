@@ -149,7 +149,7 @@ fn engine_config(db: &Db, myself: &Myself, lease: Duration) -> EngineConfig {
     let incarnation = myself.current().map_or(0, |incarnation| incarnation.0);
     EngineConfig {
         claim_pool: db.claim_pool(),
-        system_pool: db.system_pool(),
+        system_pool: db.batch_pool(),
         direct: db.direct_options(),
         announcements: announcements(db),
         incarnation: incarnation.to_string(),

@@ -258,7 +258,7 @@ impl Db {
             control_system: pool(&options.control, "control", SYSTEM, &REQUEST, max.min(4)),
             cell_app: pool(&options.cell, "cell", APP, &REQUEST, max),
             cell_system: pool(&options.cell, "cell", SYSTEM, &REQUEST, max),
-            batch: pool(&options.cell, "cell", SYSTEM, &BATCH, max.min(8)),
+            batch: pool(&options.cell, "cell", SYSTEM, &BATCH, max),
             claim: pool(&options.cell, "cell", SYSTEM, &CLAIM, max.min(4)),
             cell_direct: with_session(&options.cell_direct, "cell", SYSTEM, &REQUEST),
             announcer,
@@ -299,12 +299,13 @@ impl Db {
         self.pools.claim.clone()
     }
 
-    /// The pool of the queue engine's other statements, and of `begin`, which is one statement.
+    /// All tenants' pool, for statements that choose their plan themselves.
     pub fn system_pool(&self) -> PgPool {
         self.pools.cell_system.clone()
     }
 
-    /// The pool of begin, in autocommit.
+    /// The pool of statements that name their rows by key and go through indexes whatever the planner believes: begin, in
+    /// autocommit, and the queue engine's beside its claims.
     pub fn batch_pool(&self) -> PgPool {
         self.pools.batch.clone()
     }

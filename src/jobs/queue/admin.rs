@@ -43,8 +43,8 @@ pub struct DeadJob {
     pub priority: i16,
     /// The key that no other live job of the queue had.
     pub unique_key: Option<String>,
-    /// What it carried.
-    pub payload: serde_json::Value,
+    /// What it carried, as JSON text: it may be dead because it cannot be read.
+    pub payload: String,
     /// How often it was tried.
     pub attempt: i16,
     /// How often in a row it was started and never ended.
@@ -115,8 +115,8 @@ pub async fn list_dead(
     query_as!(
         DeadJob,
         r#"
-        SELECT id, queue, kind, lane, priority, unique_key, payload, attempt, starts, reason, last_error,
-            created_at, died_at
+        SELECT id, queue, kind, lane, priority, unique_key, payload::text AS "payload!", attempt, starts,
+            reason, last_error, created_at, died_at
         FROM dead_jobs
         WHERE ($1::text IS NULL OR queue = $1)
             AND ($2::timestamptz IS NULL OR (died_at, id) < ($2, $3::bigint))
@@ -137,8 +137,8 @@ pub async fn find_dead(conn: &mut PgConnection, id: i64) -> Result<Option<DeadJo
     query_as!(
         DeadJob,
         r#"
-        SELECT id, queue, kind, lane, priority, unique_key, payload, attempt, starts, reason, last_error,
-            created_at, died_at
+        SELECT id, queue, kind, lane, priority, unique_key, payload::text AS "payload!", attempt, starts,
+            reason, last_error, created_at, died_at
         FROM dead_jobs
         WHERE id = $1
         "#,

@@ -66,8 +66,8 @@ pub(super) async fn claim_in_order(
             lease = $6,
             -- Asked once: it costs as much as the rest of a row.
             lease_until = (SELECT app_now() + make_interval(secs => $7))
-        FROM picked
-        WHERE j.id = picked.id
+        -- Not a join: whatever the statistics say, an array is looked up in the index.
+        WHERE j.id = ANY (ARRAY(SELECT id FROM picked))
         RETURNING j.id, j.kind, j.lane, j.priority, j.attempt, j.max_attempts, j.unique_key,
             j.payload::text AS "payload!", j.created_at
         "#,
@@ -143,8 +143,8 @@ pub(super) async fn claim_in_turns(
             lease = $4,
             -- Asked once: it costs as much as the rest of a row.
             lease_until = (SELECT app_now() + make_interval(secs => $5))
-        FROM picked
-        WHERE j.id = picked.id
+        -- Not a join: whatever the statistics say, an array is looked up in the index.
+        WHERE j.id = ANY (ARRAY(SELECT id FROM picked))
         RETURNING j.id, j.kind, j.lane, j.priority, j.attempt, j.max_attempts, j.unique_key,
             j.payload::text AS "payload!", j.created_at
         "#,

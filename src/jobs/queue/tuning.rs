@@ -42,7 +42,8 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// As the defaults, for another lease: whatever has to happen within one is scaled with it.
+    /// As the defaults, for another lease: what has to happen within one is scaled with it, what
+    /// depends on how long a connection takes to come back is not.
     pub fn with_lease(lease: Duration) -> Self {
         let usual = Self::default();
         let scale = lease.as_secs_f64() / usual.lease.as_secs_f64();
@@ -51,7 +52,6 @@ impl Tuning {
             lease,
             renew_every: usual.renew_every.mul_f64(scale),
             sweep_every: at_most(usual.sweep_every),
-            sweep_grace: at_most(usual.sweep_grace),
             retry_min: at_most(usual.retry_min),
             retry_max: at_most(usual.retry_max),
             lost_grace: at_most(usual.lost_grace),

@@ -1,0 +1,86 @@
+//! Who goes first.
+
+use std::collections::HashSet;
+
+use super::crew::{Crew, Setup, in_lane, note, notes, put};
+use crate::harness::db::TestDb;
+
+#[tokio::test]
+async fn the_lower_priority_goes_first_and_then_the_older_job() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let mut jobs = notes(0..6);
+    for (job, priority) in jobs.iter_mut().zip([5, 0, -3, 5, 0, 9]) {
+        job.priority = priority;
+    }
+    put(&db, jobs).await;
+    let one = Setup {
+        concurrency: 1,
+        ..Setup::default()
+    };
+    let crew = Crew::eager(&db, &one);
+
+    crew.done(6).await;
+
+    assert_eq!(crew.log.numbers(), [2, 1, 4, 0, 3, 5]);
+    crew.stop().await;
+}
+
+/// A priority that nobody has seen before is found all the same, above and below the known ones.
+#[tokio::test]
+async fn a_new_priority_is_found_while_others_are_known() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let crew = Crew::eager(&db, &Setup::default());
+    for (round, priority) in [0, 7, -7, 3].into_iter().enumerate() {
+        put(&db, vec![note(1).with_priority(priority)]).await;
+        crew.done(round as u64 + 1).await;
+    }
+    crew.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_with_one_job_does_not_wait_behind_a_lane_with_thousands() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    put(&db, (0..5_000).map(|n| in_lane(n, 1)).collect()).await;
+    put(&db, vec![in_lane(-1, 2)]).await;
+    put(&db, vec![note(-2)]).await;
+    let crew = Crew::eager(
+        &db,
+        &Setup {
+            claims_in_turns: true,
+            ..Setup::default()
+        },
+    );
+
+    crew.done(5_002).await;
+
+    let ran = crew.log.numbers();
+    let at = ran.iter().position(|n| *n == -1).unwrap();
+    assert!(at < 20, "it was the {at}th");
+    assert!(ran.contains(&-2), "a job without a lane runs too");
+    crew.stop().await;
+}
+
+#[tokio::test]
+async fn more_lanes_than_slots_are_served_in_turn() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let jobs = (0..150).map(|n| in_lane(n, 1 + (n as u128 / 3))).collect();
+    put(&db, jobs).await;
+    let crew = Crew::eager(
+        &db,
+        &Setup {
+            claims_in_turns: true,
+            concurrency: 5,
+            ..Setup::default()
+        },
+    );
+
+    crew.done(150).await;
+
+    let first: HashSet<_> = crew.log.numbers()[..50].iter().map(|n| n / 3).collect();
+    assert_eq!(first.len(), 50, "each lane once before any of them twice");
+    crew.stop().await;
+}

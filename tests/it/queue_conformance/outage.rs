@@ -1,0 +1,110 @@
+//! A database that goes away under running jobs. It is durable here, since what was committed must survive.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engageninja::jobs::queue::Outcome;
+use engageninja::store::Db;
+use tokio::sync::Semaphore;
+
+use super::crew::{Crew, Setup, live, note, notes, number, put, tuning};
+use crate::harness::db::{Cluster, TestDb};
+use crate::harness::eventually;
+
+/// What runs and what happened, around one outage.
+struct Outage {
+    cluster: Cluster,
+    _test: TestDb,
+    db: Db,
+    crew: Crew,
+    gate: Arc<Semaphore>,
+}
+
+impl Outage {
+    /// Twenty jobs run, and the database is gone.
+    async fn begin(setup: Setup) -> Self {
+        let mut cluster = Cluster::dedicated(true).await;
+        let test = cluster.db().await;
+        let db = test.db();
+        let gate = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&gate);
+        let crew = Crew::start(&db, &setup, move |_| {
+            let gate = Arc::clone(&held);
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Outcome::Done
+            }
+        });
+        put(&db, notes(0..20)).await;
+        crew.log.until(20).await;
+        cluster.crash().await;
+        Self {
+            cluster,
+            _test: test,
+            db,
+            crew,
+            gate,
+        }
+    }
+
+    /// Half of the handlers end while nobody can write it down, the others afterwards.
+    async fn end(mut self) {
+        self.gate.add_permits(10);
+        eventually("half of the handlers have ended", || async {
+            self.gate.available_permits() == 0
+        })
+        .await;
+        self.cluster.start().await;
+        self.crew.done(10).await;
+        self.gate.add_permits(11);
+        put_when_back(&self.db).await;
+        self.crew.done(21).await;
+
+        let starts = self.crew.log.starts();
+        assert_eq!(starts.len(), 21, "each ran once: {starts:?}");
+        let totals = self.crew.engine.totals();
+        assert_eq!((totals.lost, totals.missed, totals.rescued), (0, 0, 0));
+        assert_eq!(live(&self.db).await, 0);
+        assert_eq!(number(&self.db, "SELECT count(*) FROM dead_jobs").await, 0);
+        let drained = self.crew.stop().await;
+        assert_eq!((drained.cancelled, drained.unwritten), (0, 0));
+    }
+}
+
+fn setup() -> Setup {
+    Setup {
+        concurrency: 25,
+        ..Setup::default()
+    }
+}
+
+/// A pool may still hold connections of the server that is gone.
+async fn put_when_back(db: &Db) {
+    eventually("a transaction can be opened", || async {
+        db.system().begin().await.is_ok()
+    })
+    .await;
+    put(db, vec![note(20)]).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_the_database_drops_no_handler_and_loses_no_completion() {
+    let outage = Outage::begin(setup()).await;
+    outage.end().await;
+}
+
+#[tokio::test]
+async fn an_outage_longer_than_every_lease_takes_no_job_from_a_living_worker() {
+    let mut setup = setup();
+    setup.tuning = tuning();
+    setup.tuning.lease = Duration::from_millis(1_500);
+    setup.tuning.renew_every = Duration::from_millis(500);
+    let lease = setup.tuning.lease;
+    let outage = Outage::begin(setup).await;
+    let gone = Instant::now();
+    eventually("every lease is over", || async {
+        gone.elapsed() > lease * 2
+    })
+    .await;
+    outage.end().await;
+}
