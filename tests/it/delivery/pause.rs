@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use engageninja::delivery::campaigns::pause_campaign;
+use engageninja::delivery::campaigns::{PauseError, pause_campaign};
 use engageninja::domain::attempt::Verdict;
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::CampaignId;
+use engageninja::store::StoreError;
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
@@ -29,6 +32,13 @@ async fn resume(world: &World, id: CampaignId) {
         .await;
 }
 
+async fn begun(session: &mut PgConnection) -> i64 {
+    let row = session
+        .fetch_one("SELECT count(*) FROM send_attempts")
+        .await;
+    row.unwrap().get(0)
+}
+
 fn instant(at: DateTime<Utc>) -> String {
     format!("'{}'::timestamptz", at.to_rfc3339())
 }
@@ -40,11 +50,15 @@ async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
     let campaign = world.campaign("Hello {{ first_name }}").await;
     let db = world.db.db();
     let workers = [world.slow_worker().await, world.slow_worker().await];
-    let begun = || world.number("SELECT count(*) FROM send_attempts");
+    // Open already, so that nothing lies between an answer and the look.
+    let mut session = world.session().await;
 
     let mut before = 0;
     for round in 0..PAUSES {
-        eventually("messages go out", || async { begun().await > before + 20 }).await;
+        eventually("messages go out", || async {
+            world.through(campaign).await > before + 20
+        })
+        .await;
         let (paused, in_flight) = within(5, "the pause answers", async {
             pause_campaign(&db, world.tenant_id, campaign)
                 .await
@@ -52,6 +66,7 @@ async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
         })
         .await;
         let answered_at = db.clock().now();
+        let begun_at_answer = begun(&mut session).await;
         let paused_at = instant(paused.paused_at.unwrap());
 
         // Whoever was open when the answer was given is in the answer.
@@ -77,7 +92,8 @@ async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
             world.counts(campaign).await.get(CountWord::Queued) > 0,
             "no load in round {round}"
         );
-        before = begun().await;
+        assert_eq!(begun(&mut session).await, begun_at_answer, "round {round}");
+        before = world.through(campaign).await;
         resume(&world, campaign).await;
     }
     eventually("the rest goes out", || async {
@@ -128,4 +144,59 @@ async fn a_pause_says_how_many_calls_are_under_way_and_begin_keeps_the_others_ba
     assert!(counts.is_balanced(), "{counts:?}");
     // The leader is told that there is work, and skips it until it may go.
     assert!(world.number("SELECT count(*) FROM lane_wakes").await > 0);
+}
+
+/// The barrier: a begin that has looked and not committed yet is in the answer, since the pause waits for it.
+#[tokio::test]
+async fn a_pause_waits_for_a_begin_that_is_under_way() {
+    let world = World::start().await;
+    world.add_contacts(2).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    let released = world.let_out(campaign, 2).await;
+    let [first, second] = [released[0].id, released[1].id];
+    let waiting = |what: &str| {
+        format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = '{what}'"
+        )
+    };
+
+    let mut session = world.session().await;
+    let mut row_lock = session.begin().await.unwrap();
+    let held = format!("SELECT FROM messages WHERE id = '{first}' FOR UPDATE");
+    row_lock.execute(AssertSqlSafe(held)).await.unwrap();
+    let tenant_id = world.tenant_id;
+    let begin = format!(
+        "SELECT result FROM begin_attempts(1, ARRAY['{tenant_id}', '{tenant_id}']::uuid[],
+             ARRAY['{first}', '{second}']::uuid[], ARRAY[gen_random_uuid(), gen_random_uuid()])"
+    );
+    let mut other = world.session().await;
+    let begin = tokio::spawn(async move { other.fetch_all(AssertSqlSafe(begin)).await });
+    eventually("the begin waits for a row", async || {
+        world.number(&waiting("transactionid")).await == 1
+    })
+    .await;
+
+    let db = world.db.db();
+    let pause = tokio::spawn(async move {
+        loop {
+            match pause_campaign(&db, tenant_id, campaign).await {
+                // Its patience is over before a busy machine lets us go on.
+                Err(PauseError::Store(StoreError::Unavailable(_))) => {}
+                answer => return answer.unwrap().1,
+            }
+        }
+    });
+    eventually("the pause waits for the begin", async || {
+        assert!(
+            !pause.is_finished(),
+            "it answered while a begin was under way"
+        );
+        world.number(&waiting("advisory")).await == 1
+    })
+    .await;
+    row_lock.rollback().await.unwrap();
+
+    let results = begin.await.unwrap().unwrap();
+    assert!(results.iter().all(|row| row.get::<&str, _>(0) == "begun"));
+    assert_eq!(pause.await.unwrap(), 2);
 }
