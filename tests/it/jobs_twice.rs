@@ -11,12 +11,12 @@ use engageninja::domain::orders::{
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
-use engageninja::store::Db;
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 
+use crate::harness::db::TestDb;
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
-use crate::imports::office::{Office, SAMPLE, counts, expected};
+use crate::imports::office::{Office, counts, expected_of_long_sample, long_sample};
 
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -36,35 +36,66 @@ fn every_job_has_its_test() {
     assert!(missing.is_empty(), "{missing:?} may run twice: show it");
 }
 
-/// Has a running worker do the same order twice at once and once more.
-async fn order_thrice<P: Payload + Clone>(
-    db: &Db,
-    number: impl AsyncFn(&str) -> i64,
-    orders: &[P],
-) {
-    for copies in [2, 1] {
-        let jobs: Vec<NewJob> = orders
-            .iter()
-            .flat_map(|order| vec![order.clone(); copies])
-            // Without its key, which would keep the second from being stored.
-            .map(|order| NewJob {
-                unique_key: None,
-                ..NewJob::from(order)
-            })
-            .collect();
-        let mut tx = db.system().begin().await.unwrap();
-        let ids = enqueue(&mut tx, jobs).await.unwrap();
-        assert_eq!(ids.len(), orders.len() * copies);
-        tx.commit().await.unwrap();
-        let live = format!("SELECT count(*) FROM jobs WHERE kind = '{}'", P::KIND);
-        eventually(P::KIND, async || number(&live).await == 0).await;
-        assert_eq!(number("SELECT count(*) FROM dead_jobs").await, 0);
+/// Has a running worker do the same orders twice at once, and then once more.
+///
+/// Both runs of the first pair wait for `gate`, a table that the job reads, until both are there: so they meet.
+async fn order_thrice<P: Payload + Clone>(test: &TestDb, gate: Option<&str>, orders: &[P]) {
+    let mut session = test.options().cell.connect().await.unwrap();
+    let mut closed = None;
+    if let Some(table) = gate {
+        let mut tx = session.begin().await.unwrap();
+        let lock = format!("LOCK TABLE cell.{table}");
+        tx.execute(AssertSqlSafe(lock)).await.unwrap();
+        closed = Some(tx);
     }
+    order(test, orders, 2).await;
+    if let Some(tx) = closed {
+        eventually("both runs are at the gate", async || {
+            number(test, AT_GATE).await >= 2
+        })
+        .await;
+        tx.rollback().await.unwrap();
+    }
+    done::<P>(test).await;
+    order(test, orders, 1).await;
+    done::<P>(test).await;
+}
+
+const AT_GATE: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'relation'";
+
+async fn order<P: Payload + Clone>(test: &TestDb, orders: &[P], copies: usize) {
+    let jobs: Vec<NewJob> = orders
+        .iter()
+        .flat_map(|order| vec![order.clone(); copies])
+        // Without its key, which would keep the second from being stored.
+        .map(|order| NewJob {
+            unique_key: None,
+            ..NewJob::from(order)
+        })
+        .collect();
+    let mut tx = test.db().system().begin().await.unwrap();
+    let ids = enqueue(&mut tx, jobs).await.unwrap();
+    assert_eq!(ids.len(), orders.len() * copies);
+    tx.commit().await.unwrap();
+}
+
+async fn done<P: Payload>(test: &TestDb) {
+    let live = format!("SELECT count(*) FROM cell.jobs WHERE kind = '{}'", P::KIND);
+    eventually(P::KIND, async || number(test, &live).await == 0).await;
+    let dead = "SELECT count(*) FROM cell.dead_jobs";
+    assert_eq!(number(test, dead).await, 0);
+}
+
+async fn number(test: &TestDb, sql: &str) -> i64 {
+    let mut conn = test.options().cell.connect().await.unwrap();
+    let row = conn.fetch_one(AssertSqlSafe(sql.to_owned())).await.unwrap();
+    row.get(0)
 }
 
 impl World {
-    async fn do_thrice<P: Payload + Clone>(&self, orders: &[P]) {
-        order_thrice(&self.db.db(), async |sql| self.number(sql).await, orders).await;
+    async fn do_thrice<P: Payload + Clone>(&self, gate: Option<&str>, orders: &[P]) {
+        order_thrice(&self.db, gate, orders).await;
     }
 }
 
@@ -79,9 +110,9 @@ twice! {
             .map(|key| SendMessage { tenant_id: key.tenant_id, message_id: key.id })
             .collect();
 
-        // The release has ordered each once already.
+        // The release has ordered each once already. No gate: they meet in one batch.
         let worker = world.worker().await;
-        world.do_thrice(&orders).await;
+        world.do_thrice(None, &orders).await;
         worker.drain(DRAIN).await;
 
         let counts = world.counts(campaign).await;
@@ -101,9 +132,10 @@ twice! {
         let campaign_id = world.campaign("Hello {{ first_name }}").await;
         let order = ExpandCampaign { tenant_id: world.tenant_id, campaign_id };
 
-        // The start has ordered it once already.
+        // The pair is to be the first; the start has ordered it, too.
+        world.db.execute("DELETE FROM cell.jobs").await;
         let worker = Worker::start(world.db.db(), world.without_sends()).await;
-        world.do_thrice(&[order]).await;
+        world.do_thrice(Some("campaigns"), &[order]).await;
         worker.drain(DRAIN).await;
 
         let counts = world.counts(campaign_id).await;
@@ -120,15 +152,15 @@ twice! {
 
     ImportContacts: a_file_that_is_read_thrice_makes_each_contact_once {
         let office = Office::open().await;
-        let worker = office.worker().await;
-        let id = office.started(SAMPLE, &serde_json::json!({})).await;
+        let id = office.started(long_sample(), &serde_json::json!({})).await;
 
-        // The start has ordered it once already.
-        order_thrice(&office.db(), async |sql| office.number(sql).await, &[office.order(id)]).await;
+        office.app.db().execute("DELETE FROM cell.jobs").await;
+        let worker = office.worker().await;
+        order_thrice(office.app.db(), Some("imports"), &[office.order(id)]).await;
         let import = office.completed(id).await;
         worker.drain(DRAIN).await;
 
-        assert_eq!(counts(&import), expected());
+        assert_eq!(counts(&import), expected_of_long_sample());
         let created = import["counts"]["created"].as_i64().unwrap();
         for table in ["contacts", "contact_list_members"] {
             assert_eq!(office.number(&format!("SELECT count(*) FROM {table}")).await, created);
@@ -147,10 +179,10 @@ twice! {
         };
         let before = numbers().await;
 
-        world.do_thrice(&[FoldCampaignDeltas {}]).await;
+        world.do_thrice(Some("campaign_deltas"), &[FoldCampaignDeltas {}]).await;
         let ended = world.load(campaign).await;
         assert_eq!(ended.status.as_str(), "completed");
-        world.do_thrice(&[FoldCampaignDeltas {}]).await;
+        world.do_thrice(Some("campaign_deltas"), &[FoldCampaignDeltas {}]).await;
         worker.drain(DRAIN).await;
 
         assert_eq!(numbers().await, before);
@@ -167,7 +199,7 @@ twice! {
         let worker = world.worker().await;
 
         world.db.advance(Duration::from_hours(24 * 21)).await;
-        world.do_thrice(&[MaintainPartitions {}]).await;
+        world.do_thrice(Some("partition_rules"), &[MaintainPartitions {}]).await;
         worker.drain(DRAIN).await;
 
         // Three weeks and 21 days of each table, and their indexes.
@@ -190,7 +222,7 @@ twice! {
             while world.number(open).await > 0 {
                 // Nothing takes it longer than a dozen seconds.
                 world.db.advance(Duration::from_secs(15)).await;
-                world.do_thrice(&[DemoAdvanceStatus {}]).await;
+                world.do_thrice(Some("demo_ledger"), &[DemoAdvanceStatus {}]).await;
             }
         })
         .await;
@@ -198,7 +230,7 @@ twice! {
         let rows = || world.rows("SELECT status, status_rank FROM messages WHERE phase = 4 ORDER BY id");
         let before: Vec<_> = rows().await.iter().map(told).collect();
         world.db.advance(Duration::from_secs(15)).await;
-        world.do_thrice(&[DemoAdvanceStatus {}]).await;
+        world.do_thrice(Some("demo_ledger"), &[DemoAdvanceStatus {}]).await;
         worker.drain(DRAIN).await;
 
         let counts = world.counts(campaign).await;

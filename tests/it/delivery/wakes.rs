@@ -70,7 +70,8 @@ async fn bring(world: &World, intake: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_intakes_on_one_lane_lose_no_message() {
     let world = World::start().await;
-    let worker = world.worker().await;
+    // Slower than the intakes, so that wakes come while messages still wait.
+    let worker = world.slow_worker().await;
 
     futures_util::future::join_all((0..INTAKES).map(|intake| bring(&world, intake))).await;
     eventually("all are through", || async {
