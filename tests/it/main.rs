@@ -40,3 +40,4 @@ mod settings;
 mod startup;
 mod templates_api;
 mod up;
+mod whole_way;
