@@ -1,5 +1,6 @@
 //! Files of contacts: what is taken, what is refused, and what a killed worker leaves.
 
+mod killed;
 pub mod office;
 mod uploads;
 
