@@ -84,7 +84,6 @@ async fn prepare(order: &ExpandCampaign, context: &JobContext) -> StoreResult<Op
         campaign_id,
     } = *order;
     let mut tx = context.db.cell(tenant_id).begin().await?;
-    audience::allow_long_statements(&mut tx).await?;
     let campaign = campaigns::load_for_update(tx.conn(), tenant_id, campaign_id).await?;
     // A paused campaign is expanded all the same; begin keeps its messages back.
     let is_going = matches!(
@@ -111,6 +110,7 @@ async fn prepare(order: &ExpandCampaign, context: &JobContext) -> StoreResult<Op
 }
 
 async fn freeze(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<()> {
+    audience::expect_many(tx).await?;
     let mut delta = CountDelta::default();
     for found in audience::freeze(tx, campaign).await? {
         delta.add(CountWord::Audience, found.people);
