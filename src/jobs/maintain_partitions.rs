@@ -4,17 +4,11 @@
 
 use super::{Job, JobContext, Outcome, Run};
 use crate::domain::orders::MaintainPartitions;
-use crate::store::partitions;
+use crate::store::startup::maintain_partitions;
 
 impl Job for MaintainPartitions {
     async fn run(self, context: &JobContext, _run: Run) -> Outcome {
-        let maintain = async {
-            let mut tx = context.db.system().begin().await?;
-            let changed = partitions::maintain(&mut tx).await?;
-            tx.commit().await?;
-            Ok::<_, crate::store::StoreError>(changed)
-        };
-        match maintain.await {
+        match maintain_partitions(&context.db).await {
             Ok(changed) => {
                 tracing::info!(partitions = changed, "partitions maintained");
                 Outcome::Done

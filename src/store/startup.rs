@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use sqlx::{query, query_scalar};
 
 use super::migrate::{self, MigrateError};
-use super::{Db, DbOptions, StoreError, StoreResult};
+use super::{Db, DbOptions, StoreError, StoreResult, partitions};
 
 /// The oldest server the statements are written for, as `server_version_num` counts.
 const SERVER_VERSION_MIN: i32 = 150_000;
@@ -277,10 +277,7 @@ pub async fn maintain_partitions(db: &Db) -> StoreResult<i64> {
     loop {
         tries += 1;
         let mut tx = db.system().begin().await?;
-        let done = query_scalar!(r#"SELECT count(*) AS "count!" FROM maintain_partitions()"#)
-            .fetch_one(tx.conn())
-            .await
-            .map_err(StoreError::from);
+        let done = partitions::maintain(&mut tx).await;
         match done {
             // Somebody else is at it.
             Err(StoreError::Unavailable(_)) if tries < PARTITION_TRIES => {}
