@@ -17,7 +17,7 @@ use super::state::ApiState;
 use crate::delivery::campaigns::{PauseError, StartError, pause_campaign, start_campaign};
 use crate::domain::actor::{Actor, Permission};
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus, StartRefusal};
-use crate::domain::channel::{Channel, Class};
+use crate::domain::channel::Channel;
 use crate::domain::counts::Counts;
 use crate::domain::ids::{CampaignId, ImportId, SenderId, TemplateId, TemplateVersionId};
 use crate::store::campaign_counts::{self, CountSnapshot};
@@ -321,27 +321,20 @@ fn draft(
     audience: Audience,
     now: DateTime<Utc>,
 ) -> Campaign {
+    let ids = (actor.tenant_id, CampaignId(Uuid::now_v7()));
+    let version_id = Some(template.version.id);
     Campaign {
-        tenant_id: actor.tenant_id,
-        id: CampaignId(Uuid::now_v7()),
-        name: new.name.trim().to_owned(),
-        channel: template.channel,
-        class: Class::Bulk,
-        status: CampaignStatus::Draft,
         sender_id: new.sender_id,
-        content_id: Some(template.version.id),
-        audience,
-        expires_after: EXPIRES_AFTER,
-        started_at: None,
-        paused_at: None,
-        finished_at: None,
-        failure_reason: None,
-        created_at: now,
+        ..Campaign::draft(
+            ids,
+            new.name.trim(),
+            template.channel,
+            version_id,
+            audience,
+            now,
+        )
     }
 }
-
-/// A message that waited so long says what is no longer true.
-const EXPIRES_AFTER: std::time::Duration = std::time::Duration::from_hours(72);
 
 async fn snapshot(tx: &mut TenantTx, actor: &Actor, id: CampaignId) -> ApiResult<CountSnapshot> {
     campaign_counts::list_snapshots(tx.conn(), &[(actor.tenant_id, id)])

@@ -27,8 +27,8 @@ use crate::delivery::imports::{Upload, start_import};
 use crate::dev::bench_queue::{self, Plan, Report};
 use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::postgres::Launch;
-use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
-use crate::domain::channel::{Channel, Class};
+use crate::domain::campaign::{Audience, Campaign};
+use crate::domain::channel::Channel;
 use crate::domain::counts::{CountWord, Counts};
 use crate::domain::ids::{CampaignId, ImportId, TemplateId, TemplateVersionId, TenantId};
 use crate::domain::import::{Attestation, Choices, ImportStatus, OnMatch};
@@ -288,23 +288,10 @@ async fn campaign(
         created_by: None,
     };
     insert_version(&mut tx, tenant_id, template_id, &version).await?;
-    let campaign = Campaign {
-        tenant_id,
-        id: CampaignId(Uuid::now_v7()),
-        name: "Bench".into(),
-        channel: Channel::Sms,
-        class: Class::Bulk,
-        status: CampaignStatus::Draft,
-        sender_id: None,
-        content_id: Some(version.id),
-        audience: Audience::Import { import_id },
-        expires_after: Campaign::EXPIRES_AFTER,
-        started_at: None,
-        paused_at: None,
-        finished_at: None,
-        failure_reason: None,
-        created_at: installation.db.clock().now(),
-    };
+    let ids = (tenant_id, CampaignId(Uuid::now_v7()));
+    let audience = Audience::Import { import_id };
+    let now = installation.db.clock().now();
+    let campaign = Campaign::draft(ids, "Bench", Channel::Sms, Some(version.id), audience, now);
     campaigns::insert_campaign(&mut tx, &campaign, None).await?;
     start_campaign(&mut tx, tenant_id, campaign.id, installation.db.clock()).await?;
     tx.commit().await?;

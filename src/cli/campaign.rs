@@ -16,8 +16,8 @@ use super::tenant::find_tenant;
 use crate::config::Config;
 use crate::delivery::campaigns::{pause_campaign, start_campaign};
 use crate::delivery::imports::{Upload, start_import};
-use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
-use crate::domain::channel::{Channel, Class};
+use crate::domain::campaign::{Audience, Campaign};
+use crate::domain::channel::Channel;
 use crate::domain::counts::CountGroups;
 use crate::domain::ids::{CampaignId, ImportId, TemplateId, TemplateVersionId, TenantId};
 use crate::domain::import::{Attestation, Choices, Import, ImportStatus, OnMatch};
@@ -178,23 +178,11 @@ impl Send {
     }
 
     fn campaign(&self, installation: &Installation, tenant_id: TenantId, id: ImportId) -> Campaign {
-        Campaign {
-            tenant_id,
-            id: CampaignId(Uuid::now_v7()),
-            name: self.name.clone(),
-            channel: self.channel,
-            class: Class::Bulk,
-            status: CampaignStatus::Draft,
-            sender_id: None,
-            content_id: Some(TemplateVersionId(Uuid::now_v7())),
-            audience: Audience::Import { import_id: id },
-            expires_after: Campaign::EXPIRES_AFTER,
-            started_at: None,
-            paused_at: None,
-            finished_at: None,
-            failure_reason: None,
-            created_at: installation.db.clock().now(),
-        }
+        let ids = (tenant_id, CampaignId(Uuid::now_v7()));
+        let version_id = Some(TemplateVersionId(Uuid::now_v7()));
+        let audience = Audience::Import { import_id: id };
+        let now = installation.db.clock().now();
+        Campaign::draft(ids, &self.name, self.channel, version_id, audience, now)
     }
 }
 
@@ -276,11 +264,11 @@ async fn show(
         let snapshot = snapshots
             .pop()
             .context("there is no such campaign in this tenant")?;
-        if shown != Some(snapshot.version) {
-            shown = Some(snapshot.version);
-            print(json, &value(&snapshot), || line(&snapshot))?;
-        }
         let has_ended = !matches!(snapshot.status.as_str(), "scheduled" | "sending");
+        if shown.as_ref() != Some(&snapshot) {
+            print(json, &value(&snapshot), || line(&snapshot))?;
+            shown = Some(snapshot);
+        }
         if !watch || has_ended {
             return Ok(());
         }

@@ -2,13 +2,11 @@
 //!
 //! Nobody of it can be reached: the numbers are those set aside for fiction, the domain is an example.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
-use crate::domain::channel::{Channel, Class};
+use crate::domain::campaign::{Audience, Campaign};
+use crate::domain::channel::Channel;
 use crate::domain::contact::ContactDraft;
 use crate::domain::content::{Content, ContentRefusal, Source};
 use crate::domain::email::EmailAddress;
@@ -24,9 +22,6 @@ pub const CONTACTS: usize = 500;
 
 /// The campaign of a demo tenant.
 pub const CAMPAIGN: &str = "Spring sale";
-
-/// How long its messages may wait.
-const EXPIRES_AFTER: Duration = Duration::from_hours(72);
 
 const FIRST_NAMES: [&str; 20] = [
     "Ada", "Ben", "Chloé", "Dmitri", "Emma", "Farid", "Grace", "Hiro", "Inés", "Jonas", "Kwame",
@@ -96,23 +91,15 @@ pub async fn fill(
         let version_id = insert_template(tx, tenant_id, text).await?;
         content_id = content_id.or(Some(version_id));
     }
-    let campaign = Campaign {
-        tenant_id,
-        id: CampaignId(Uuid::now_v7()),
-        name: CAMPAIGN.into(),
-        channel: Channel::Sms,
-        class: Class::Bulk,
-        status: CampaignStatus::Draft,
-        sender_id: None,
+    let ids = (tenant_id, CampaignId(Uuid::now_v7()));
+    let campaign = Campaign::draft(
+        ids,
+        CAMPAIGN,
+        Channel::Sms,
         content_id,
-        audience: Audience::Everybody,
-        expires_after: EXPIRES_AFTER,
-        started_at: None,
-        paused_at: None,
-        finished_at: None,
-        failure_reason: None,
-        created_at: now,
-    };
+        Audience::Everybody,
+        now,
+    );
     campaigns::insert_campaign(tx, &campaign, None).await?;
     Ok(campaign.id)
 }

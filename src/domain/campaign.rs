@@ -148,6 +148,34 @@ impl Campaign {
     /// How long a message may wait unless its campaign says otherwise.
     pub const EXPIRES_AFTER: Duration = Duration::from_hours(72);
 
+    /// A draft of a bulk campaign; what it says and to whom may be chosen later.
+    pub fn draft(
+        (tenant_id, id): (TenantId, CampaignId),
+        name: &str,
+        channel: Channel,
+        content_id: Option<TemplateVersionId>,
+        audience: Audience,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            tenant_id,
+            id,
+            name: name.into(),
+            channel,
+            class: Class::Bulk,
+            status: CampaignStatus::Draft,
+            sender_id: None,
+            content_id,
+            audience,
+            expires_after: Self::EXPIRES_AFTER,
+            started_at: None,
+            paused_at: None,
+            finished_at: None,
+            failure_reason: None,
+            created_at: now,
+        }
+    }
+
     /// The campaign as it is once it has started.
     pub fn start(self, facts: StartFacts, now: DateTime<Utc>) -> Result<Self, StartRefusal> {
         if self.status != CampaignStatus::Draft {
@@ -207,23 +235,16 @@ mod tests {
     use super::*;
 
     fn draft() -> Campaign {
-        Campaign {
-            tenant_id: TenantId(Uuid::from_u128(1)),
-            id: CampaignId(Uuid::from_u128(2)),
-            name: "Spring sale".into(),
-            channel: Channel::Sms,
-            class: Class::Bulk,
-            status: CampaignStatus::Draft,
-            sender_id: None,
-            content_id: Some(TemplateVersionId(Uuid::from_u128(3))),
-            audience: Audience::Everybody,
-            expires_after: Duration::from_hours(72),
-            started_at: None,
-            paused_at: None,
-            finished_at: None,
-            failure_reason: None,
-            created_at: now(),
-        }
+        let ids = (TenantId(Uuid::from_u128(1)), CampaignId(Uuid::from_u128(2)));
+        let content_id = Some(TemplateVersionId(Uuid::from_u128(3)));
+        Campaign::draft(
+            ids,
+            "Spring sale",
+            Channel::Sms,
+            content_id,
+            Audience::Everybody,
+            now(),
+        )
     }
 
     fn now() -> DateTime<Utc> {

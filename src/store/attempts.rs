@@ -1,12 +1,9 @@
 //! Attempts: written ahead of the call, closed with its outcome. Whoever closes one holds its message's lock.
 
-use std::time::Duration;
-
-use sqlx::postgres::types::PgInterval;
 use sqlx::{PgPool, query};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, SystemTx, TenantTx};
+use super::{StoreError, StoreResult, SystemTx, TenantTx, interval};
 use crate::domain::attempt::{AttemptState, Verdict};
 use crate::domain::holds::Holds;
 use crate::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, MessageKey, TenantId};
@@ -60,14 +57,6 @@ pub async fn begin_attempts(
             })
         })
         .collect::<Result<_, StoreError>>()
-}
-
-pub(super) fn interval(duration: Duration) -> PgInterval {
-    PgInterval {
-        months: 0,
-        days: 0,
-        microseconds: duration.as_micros() as i64,
-    }
 }
 
 /// How an attempt ends.
@@ -192,14 +181,11 @@ pub async fn count_in_flight(
 ) -> StoreResult<i64> {
     let row = query!(
         r#"
-        -- Fenced: live attempts are few, a campaign's messages many.
-        WITH live AS MATERIALIZED (
-            SELECT a.tenant_id, a.message_id FROM send_attempts a WHERE a.tenant_id = $1 AND a.state IN (0, 2)
-        )
+        -- No join: live attempts are few, a campaign's messages many, and each is looked up by its key.
         SELECT count(*) AS "in_flight!"
-        FROM live v
-        JOIN messages m ON m.tenant_id = v.tenant_id AND m.id = v.message_id
-        WHERE m.campaign_id = $2
+        FROM send_attempts a
+        WHERE a.tenant_id = $1 AND a.state IN (0, 2)
+          AND $2 = (SELECT m.campaign_id FROM messages m WHERE m.tenant_id = a.tenant_id AND m.id = a.message_id)
         "#,
         tenant_id.0,
         campaign_id.0,

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, SystemTx, TenantTx, affected};
+use super::{StoreError, StoreResult, SystemTx, TenantTx, affected, interval};
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
 use crate::domain::counts::Counts;
 use crate::domain::ids::{CampaignId, SenderId, TemplateVersionId, TenantId, UserId};
@@ -84,14 +83,6 @@ pub async fn insert_campaign(
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-fn interval(duration: Duration) -> PgInterval {
-    PgInterval {
-        months: 0,
-        days: 0,
-        microseconds: duration.as_micros() as i64,
-    }
 }
 
 /// The campaign, as it is now.

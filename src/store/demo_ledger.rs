@@ -6,7 +6,7 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{PgPool, query};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, SystemTx};
+use super::{StoreError, StoreResult, SystemTx, interval};
 use crate::domain::channel::Channel;
 use crate::domain::ids::{AttemptId, MessageId, MessageKey, TenantId};
 
@@ -57,14 +57,6 @@ pub async fn insert_entries(pool: &PgPool, entries: &[NewEntry]) -> StoreResult<
     .execute(pool)
     .await?;
     Ok(())
-}
-
-fn interval(duration: Duration) -> PgInterval {
-    PgInterval {
-        months: 0,
-        days: 0,
-        microseconds: duration.as_micros() as i64,
-    }
 }
 
 /// An entry whose next word is due.

@@ -36,6 +36,7 @@ pub mod tx;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::sync::broadcast;
 
@@ -153,6 +154,15 @@ pub fn affected(
         Ok(())
     } else {
         Err(StoreError::Moved { what })
+    }
+}
+
+/// A duration as PostgreSQL takes it.
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: duration.as_micros() as i64,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::attempts::interval;
+use super::interval;
 use super::lanes::Wake;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::channel::Class;

@@ -273,7 +273,7 @@ pub const RESERVED_PATHS: &[(&str, &[&str])] = &[
     ("std::env::set_var", &[]),
     ("std::env::remove_var", &[]),
     // Where programs lie and where scratch files go: no setting of ours.
-    ("std::env", &["config", "dev::postgres"]),
+    ("std::env", &["config", "dev::postgres", "cli::bench"]),
     // Errors that say what to do next are typed; a command only prints them.
     ("anyhow", &["cli", "main"]),
 ];

@@ -1,12 +1,10 @@
 //! A demo tenant with contacts and a worker: what a story about messages needs.
 
-use std::time::Duration;
-
 use engageninja::crypto::mac::MacKey;
 use engageninja::delivery::campaigns::start_campaign;
 use engageninja::dev::demo::ensure_demo_tenant;
 use engageninja::domain::campaign::{Audience, Campaign, CampaignStatus};
-use engageninja::domain::channel::{Channel, Class};
+use engageninja::domain::channel::Channel;
 use engageninja::domain::counts::Counts;
 use engageninja::domain::holds::Holds;
 use engageninja::domain::ids::{CampaignId, ContactId, TemplateId, TemplateVersionId, TenantId};
@@ -123,23 +121,16 @@ impl World {
         insert_version(&mut tx, tenant_id, template_id, &version)
             .await
             .unwrap();
-        let campaign = Campaign {
-            tenant_id,
-            id: CampaignId(Uuid::now_v7()),
-            name: "Spring sale".into(),
-            channel: Channel::Sms,
-            class: Class::Bulk,
-            status: CampaignStatus::Draft,
-            sender_id: None,
-            content_id: Some(version_id),
-            audience: Audience::Everybody,
-            expires_after: Duration::from_hours(72),
-            started_at: None,
-            paused_at: None,
-            finished_at: None,
-            failure_reason: None,
-            created_at: self.db.clock().now(),
-        };
+        let ids = (tenant_id, CampaignId(Uuid::now_v7()));
+        let now = self.db.clock().now();
+        let campaign = Campaign::draft(
+            ids,
+            "Spring sale",
+            Channel::Sms,
+            Some(version_id),
+            Audience::Everybody,
+            now,
+        );
         campaigns::insert_campaign(&mut tx, &campaign, None)
             .await
             .unwrap();
