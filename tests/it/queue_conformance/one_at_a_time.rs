@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engageninja::clock::Clock;
-use engageninja::jobs::queue::{Handlers, Outcome, Workers};
+use engageninja::jobs::queue::{Handlers, Outcome, Tuning, Workers};
 use engageninja::store::Db;
 use tokio::sync::Semaphore;
 
-use super::crew::{Crew, LEASE, Setup, live, note, notes, number, put};
+use super::crew::{Crew, LEASE, Setup, live, note, notes, number, put, tuning};
 use crate::harness::db::TestDb;
 use crate::harness::{eventually, within};
 
@@ -20,6 +21,11 @@ async fn exactly_one_of_eight_racing_workers_gets_a_job() {
         .collect();
     let setup = Setup {
         concurrency: 7,
+        // Eight engines start on one thread: on a machine that stalls, a short lease would run out by right.
+        tuning: Tuning {
+            lease: Duration::from_mins(1),
+            ..tuning()
+        },
         ..Setup::default()
     };
     let crews: Vec<_> = databases.iter().map(|db| Crew::eager(db, &setup)).collect();
