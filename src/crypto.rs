@@ -1,5 +1,6 @@
 //! Keys: the ring that seals secrets, and the key that never rotates.
 
+pub mod answers;
 pub mod key_ring;
 pub mod mac;
 pub mod password;

@@ -8,14 +8,16 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::body::Body;
+use super::change::{Once, Turn};
 use super::events::{CampaignStream, stream_campaign};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
 use super::progress::CampaignProgress;
-use super::reply::{Accepted, Created};
+use super::reply::{Accepted, AsJson, Created};
 use super::state::ApiState;
 use crate::delivery::campaigns::{PauseError, StartError, pause_campaign, start_campaign};
 use crate::domain::actor::{Actor, Permission};
+use crate::domain::audit::AuditEntry;
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus, StartRefusal};
 use crate::domain::channel::Channel;
 use crate::domain::counts::Counts;
@@ -113,13 +115,18 @@ impl Campaigns {
     async fn create_campaign(
         &self,
         actor: Actor,
+        once: Once,
         body: Body<NewCampaign>,
     ) -> ApiResult<Created<CampaignView>> {
         actor.require(Permission::WriteCampaigns)?;
         let audience = body.0.audience.parse()?;
-        let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
+        let mut change = match once.in_cell(&self.state, &actor).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
+        let tx = change.tx();
 
-        let template = require_parts(&mut tx, &actor, &body.0, audience).await?;
+        let template = require_parts(tx, &actor, &body.0, audience).await?;
         let campaign = draft(
             &actor,
             &body.0,
@@ -127,9 +134,10 @@ impl Campaigns {
             audience,
             self.state.clock().now(),
         );
-        campaigns::insert_campaign(&mut tx, &campaign, actor.user_id()).await?;
-        tx.commit().await?;
-        Ok(Created(CampaignView::new(campaign, 0, &Counts::default())))
+        campaigns::insert_campaign(tx, &campaign, actor.user_id()).await?;
+        let view = CampaignView::new(campaign, 0, &Counts::default());
+        let entry = AuditEntry::new("create_campaign", "campaign", &view.id).after(view.as_json());
+        change.commit(entry, Created(view)).await
     }
 
     /// List campaigns.
@@ -186,16 +194,21 @@ impl Campaigns {
     async fn send_campaign(
         &self,
         actor: Actor,
+        once: Once,
         /// The campaign.
         campaign_id: Path<CampaignId>,
     ) -> ApiResult<Accepted<CampaignView>> {
         actor.require(Permission::SendCampaigns)?;
-        let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
+        let mut change = match once.in_cell(&self.state, &actor).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
+        let tx = change.tx();
         let clock = self.state.clock();
-        let started = start_campaign(&mut tx, actor.tenant_id, campaign_id.0, clock).await?;
-        let view = show(&mut tx, started).await?;
-        tx.commit().await?;
-        Ok(Accepted(view))
+        let started = start_campaign(tx, actor.tenant_id, campaign_id.0, clock).await?;
+        let view = show(tx, started).await?;
+        let entry = AuditEntry::new("send_campaign", "campaign", &view.id);
+        change.commit(entry, Accepted(view)).await
     }
 
     /// Pause a campaign.

@@ -10,6 +10,7 @@ use poem_openapi::{LicenseObject, OpenApi, OpenApiService, ServerObject};
 use serde_json::{Value, json};
 
 use super::Resources;
+use super::change::{IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_NAME};
 
 /// The document of all operations, with a line feed at its end; `openapi/openapi.json` is this text.
 pub fn openapi_document() -> String {
@@ -82,6 +83,16 @@ fn mend_operation(operation: &mut Value) {
     };
     // Said aloud: nobody has to sign in for it.
     operation.entry("security").or_insert_with(|| json!([]));
+    let parameters = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        // The framework names a parameter after the argument.
+        if parameter["in"] == "header" && parameter["name"] == "once" {
+            parameter["name"] = json!(IDEMPOTENCY_KEY_NAME);
+            parameter["description"] = json!(IDEMPOTENCY_KEY_DESCRIPTION);
+        }
+    }
     let mut is_stream = false;
     let responses = operation
         .get_mut("responses")

@@ -1,16 +1,20 @@
 //! What every request passes on its way in and every answer on its way out: the request's id, the limits, and the
 //! promise that each error is a problem.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{FutureExt, StreamExt};
 use poem::http::{HeaderName, HeaderValue, Method, header};
-use poem::{Body, Endpoint, IntoResponse, Middleware, Request, Response};
+use poem::web::RemoteAddr;
+use poem::{Addr, Body, Endpoint, IntoResponse, Middleware, Request, Response};
+use sha2::{Digest, Sha256};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::change::Facts;
 use super::problem::{self, ApiError, FieldError, ProblemType};
 use super::routes::{Operation, Route, Routes};
 use crate::telemetry::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
@@ -56,7 +60,8 @@ impl<E: Endpoint> Endpoint for GateEndpoint<E> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         // Never the client's: two requests must not share one, and a log line must not hold what a stranger wrote.
-        let request_id = Uuid::now_v7().to_string();
+        let id = Uuid::now_v7();
+        let request_id = id.to_string();
         let span = tracing::info_span!(
             "request",
             request.id = request_id,
@@ -66,7 +71,7 @@ impl<E: Endpoint> Endpoint for GateEndpoint<E> {
         let operation = self.operation_name(&request);
         let begun = Instant::now();
         let is_api = request.uri().path().starts_with("/api/");
-        let mut response = match self.pass(request).instrument(span.clone()).await {
+        let mut response = match self.pass(request, id).instrument(span.clone()).await {
             Ok(response) => response,
             Err(refusal) => span.in_scope(|| refusal.into_answer(&request_id)),
         };
@@ -135,7 +140,7 @@ impl<E: Endpoint> GateEndpoint<E> {
             .map_or_else(|| "other".to_owned(), |operation| operation.name.clone())
     }
 
-    async fn pass(&self, mut request: Request) -> Result<Response, Refusal> {
+    async fn pass(&self, mut request: Request, request_id: Uuid) -> Result<Response, Refusal> {
         let route = self.routes.find(request.uri().path());
         let method = request.method().clone();
         let operation = route.and_then(|route| route.operation(method.as_str()));
@@ -145,10 +150,21 @@ impl<E: Endpoint> GateEndpoint<E> {
         let is_streamed = STREAMED
             .iter()
             .any(|(streamed, path)| *streamed == method && *path == request.uri().path());
+        let mut hash = Sha256::new();
+        for part in [method.as_str(), " ", &request.uri().to_string(), " "] {
+            hash.update(part);
+        }
         if !is_streamed {
             let body = read_limited(request.take_body(), BODY_BYTES_MAX).await?;
+            hash.update(&body);
             request.set_body(body);
         }
+        let facts = Facts {
+            request_id,
+            ip: remote_ip(&request),
+            hash: hash.finalize().into(),
+        };
+        request.extensions_mut().insert(facts);
         // A handler that panics has changed nothing: its transaction is gone with it.
         let answer = AssertUnwindSafe(self.inner.call(request))
             .catch_unwind()
@@ -229,4 +245,11 @@ async fn read_limited(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError>
         ));
     }
     Ok(bytes)
+}
+
+fn remote_ip(request: &Request) -> Option<IpAddr> {
+    let RemoteAddr(Addr::SocketAddr(address)) = request.remote_addr() else {
+        return None;
+    };
+    Some(address.ip())
 }

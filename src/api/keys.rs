@@ -8,12 +8,14 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::body::Body;
+use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
-use super::reply::{Created, Done};
+use super::reply::{AsJson, Created, Done};
 use super::state::ApiState;
 use crate::crypto::password::NewSecret;
 use crate::domain::actor::{Actor, Permission, Role};
+use crate::domain::audit::AuditEntry;
 use crate::domain::ids::ApiKeyId;
 use crate::store::control::api_keys::{self, ApiKey, NewApiKey};
 
@@ -85,12 +87,20 @@ impl Keys {
     ///
     /// The answer holds the secret, once.
     #[oai(path = "/keys", method = "post", operation_id = "create_key")]
-    async fn create_key(&self, actor: Actor, body: Body<NewKey>) -> ApiResult<Created<CreatedKey>> {
+    async fn create_key(
+        &self,
+        actor: Actor,
+        once: Once,
+        body: Body<NewKey>,
+    ) -> ApiResult<Created<CreatedKey>> {
         actor.require(Permission::ManageKeys)?;
         self.require_future(body.0.expires_at)?;
         let secret = NewSecret::api_key();
 
-        let mut tx = self.state.db.control(actor.tenant_id).begin().await?;
+        let mut change = match once.in_control(&self.state, &actor).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
         let key = NewApiKey {
             tenant_id: actor.tenant_id,
             id: ApiKeyId(Uuid::now_v7()),
@@ -101,12 +111,13 @@ impl Keys {
             created_by: actor.user_id(),
             expires_at: body.0.expires_at,
         };
-        let key = api_keys::insert_key(&mut tx, &key).await?;
-        tx.commit().await?;
-        Ok(Created(CreatedKey {
-            key: key.into(),
+        let key = KeyView::from(api_keys::insert_key(change.tx(), &key).await?);
+        let entry = AuditEntry::new("create_key", "key", &key.id).after(key.as_json());
+        let answer = CreatedKey {
+            key,
             secret: secret.text,
-        }))
+        };
+        change.commit(entry, Created(answer)).await
     }
 
     /// List keys.
@@ -137,13 +148,16 @@ impl Keys {
     async fn revoke_key(
         &self,
         actor: Actor,
+        facts: Facts,
         /// The key.
         key_id: Path<ApiKeyId>,
     ) -> ApiResult<Done> {
         actor.require(Permission::ManageKeys)?;
-        let mut tx = self.state.db.control(actor.tenant_id).begin().await?;
-        api_keys::mark_revoked(&mut tx, actor.tenant_id, key_id.0).await?;
-        tx.commit().await?;
+        let mut change = facts.in_control(&self.state, &actor).await?;
+        api_keys::mark_revoked(change.tx(), actor.tenant_id, key_id.0).await?;
+        change
+            .finish(AuditEntry::new("revoke_key", "key", &key_id.0))
+            .await?;
         Ok(Done)
     }
 }

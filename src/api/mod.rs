@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod body;
 pub mod campaigns;
+pub mod change;
 pub mod contacts;
 pub mod csv;
 pub mod document;

@@ -83,6 +83,8 @@ problem_types! {
     CampaignAlreadySent = 409 "campaign-already-sent" "The campaign was sent before",
     /// Only a campaign that is sending can be paused.
     CampaignNotSending = 409 "campaign-not-sending" "The campaign is not sending",
+    /// The first request with this idempotency key has not ended.
+    IdempotencyKeyBusy = 409 "idempotency-key-busy" "The first request with this key is at work",
     /// The file is still coming in.
     ImportNotUploaded = 409 "import-not-uploaded" "The upload has not ended",
     /// The import was started before.
@@ -95,6 +97,8 @@ problem_types! {
     BodyTooLarge = 413 "body-too-large" "The body is too large",
     /// The operation takes another media type.
     UnsupportedMediaType = 415 "unsupported-media-type" "The media type is not supported",
+    /// The idempotency key was used for another request.
+    IdempotencyKeyReused = 422 "idempotency-key-reused" "The key was used for another request",
     /// The body is JSON, but not what the operation takes.
     InvalidBody = 422 "invalid-body" "The body is not valid",
     /// A text cannot be a template's.

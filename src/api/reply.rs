@@ -5,7 +5,7 @@ use poem::{IntoResponse, Response};
 use poem_openapi::ApiResponse;
 use poem_openapi::payload::{Json, Payload};
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{ToJSON, Type};
+use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 
 /// 201: it exists now.
 #[derive(Debug)]
@@ -18,6 +18,31 @@ pub struct Accepted<T>(pub T);
 /// 204: done, and nothing to say.
 #[derive(Debug)]
 pub struct Done;
+
+/// What a thing looks like in a record of its change.
+pub trait AsJson {
+    /// It, as clients see it.
+    fn as_json(&self) -> serde_json::Value;
+}
+
+impl<T: ToJSON> AsJson for T {
+    fn as_json(&self) -> serde_json::Value {
+        self.to_json().unwrap_or_default()
+    }
+}
+
+/// An answer that can be kept and given again.
+pub trait Reply: Sized {
+    /// Its status.
+    const STATUS: u16;
+    /// Its body.
+    type Body: ToJSON + ParseFromJSON;
+
+    /// The body.
+    fn body(&self) -> &Self::Body;
+    /// The answer with this body.
+    fn of(body: Self::Body) -> Self;
+}
 
 macro_rules! with_status {
     ($name:ident, $status:literal, $description:literal) => {
@@ -42,6 +67,19 @@ macro_rules! with_status {
 
             fn register(registry: &mut Registry) {
                 <T as Type>::register(registry);
+            }
+        }
+
+        impl<T: ToJSON + ParseFromJSON> Reply for $name<T> {
+            const STATUS: u16 = $status;
+            type Body = T;
+
+            fn body(&self) -> &T {
+                &self.0
+            }
+
+            fn of(body: T) -> Self {
+                Self(body)
             }
         }
     };

@@ -1,10 +1,9 @@
 //! Signing in and out, and who one is.
 
 use chrono::TimeDelta;
+use poem::Request;
 use poem::http::header;
-use poem::web::RemoteAddr;
 use poem::web::cookie::{Cookie, SameSite};
-use poem::{Addr, Request};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use secrecy::SecretString;
@@ -12,6 +11,7 @@ use secrecy::SecretString;
 use super::Tag;
 use super::auth::{COOKIE, SessionToken, own_origin_scheme, require_own_origin};
 use super::body::Body;
+use super::change::Facts;
 use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::crypto::password::{random_bytes, random_token, token_hash};
@@ -256,10 +256,7 @@ fn cookie(token: &str, is_secure: bool) -> String {
 }
 
 fn remote_ip(request: &Request) -> Option<std::net::IpAddr> {
-    let RemoteAddr(Addr::SocketAddr(address)) = request.remote_addr() else {
-        return None;
-    };
-    Some(address.ip())
+    request.data::<Facts>().and_then(|facts| facts.ip)
 }
 
 fn user_agent(request: &Request) -> Option<&str> {

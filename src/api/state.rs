@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::problem::{ApiError, ApiResult};
 use super::throttle::Throttle;
 use crate::clock::Clock;
+use crate::crypto::mac::MacKey;
 use crate::crypto::password;
 use crate::live::Live;
 use crate::store::Db;
@@ -24,6 +25,8 @@ const HASH_WAIT: Duration = Duration::from_secs(10);
 pub struct ApiState {
     /// The ways into the database.
     pub db: Db,
+    /// Addresses are compared by their MAC under it.
+    pub mac_key: MacKey,
     /// Sign-ins tried lately.
     pub throttle: Arc<Throttle>,
     /// Live numbers for whoever watches.
@@ -35,11 +38,12 @@ pub struct ApiState {
 
 impl ApiState {
     /// State for one process.
-    pub fn new(db: Db) -> Self {
+    pub fn new(db: Db, mac_key: MacKey) -> Self {
         Self {
             live: Live::new(db.clone()),
             streams: CancellationToken::new(),
             db,
+            mac_key,
             throttle: Arc::new(Throttle::default()),
             hashes: Arc::new(Semaphore::new(HASHES_MAX)),
         }

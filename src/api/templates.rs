@@ -8,12 +8,14 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::body::Body;
+use super::change::{Once, Turn};
 use super::page::{Page, PageRequest};
 use super::preview::{Preview, PreviewRequest, preview};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
-use super::reply::Created;
+use super::reply::{AsJson, Created};
 use super::state::ApiState;
 use crate::domain::actor::{Actor, Permission};
+use crate::domain::audit::AuditEntry;
 use crate::domain::channel::Channel;
 use crate::domain::content::{Content, ContentRefusal, Source};
 use crate::domain::ids::{TemplateId, TemplateVersionId};
@@ -103,6 +105,7 @@ impl Templates {
     async fn create_template(
         &self,
         actor: Actor,
+        once: Once,
         body: Body<NewTemplate>,
     ) -> ApiResult<Created<TemplateView>> {
         actor.require(Permission::WriteTemplates)?;
@@ -110,12 +113,15 @@ impl Templates {
         let version = version(&actor, new.channel, new.subject, new.body, new.html)?;
         let id = TemplateId(Uuid::now_v7());
 
-        let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
-        templates::insert_template(&mut tx, actor.tenant_id, id, new.name.trim(), new.channel)
-            .await?;
-        let view = add_version(&mut tx, &actor, id, &version).await?;
-        tx.commit().await?;
-        Ok(Created(view))
+        let mut change = match once.in_cell(&self.state, &actor).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
+        let tx = change.tx();
+        templates::insert_template(tx, actor.tenant_id, id, new.name.trim(), new.channel).await?;
+        let view = add_version(tx, &actor, id, &version).await?;
+        let entry = AuditEntry::new("create_template", "template", &id).after(view.as_json());
+        change.commit(entry, Created(view)).await
     }
 
     /// Write a new version of a template.
@@ -129,18 +135,25 @@ impl Templates {
     async fn create_template_version(
         &self,
         actor: Actor,
+        once: Once,
         /// The template.
         template_id: Path<TemplateId>,
         body: Body<NewTemplateVersion>,
     ) -> ApiResult<Created<TemplateView>> {
         actor.require(Permission::WriteTemplates)?;
         let new = body.0;
-        let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
-        let template = templates::load_template(&mut tx, actor.tenant_id, template_id.0).await?;
+        let mut change = match once.in_cell(&self.state, &actor).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
+        let tx = change.tx();
+        let template = templates::load_template(tx, actor.tenant_id, template_id.0).await?;
         let version = version(&actor, template.channel, new.subject, new.body, new.html)?;
-        let view = add_version(&mut tx, &actor, template.id, &version).await?;
-        tx.commit().await?;
-        Ok(Created(view))
+        let view = add_version(tx, &actor, template.id, &version).await?;
+        let entry = AuditEntry::new("create_template_version", "template", &view.id)
+            .before(TemplateView::from(template).as_json())
+            .after(view.as_json());
+        change.commit(entry, Created(view)).await
     }
 
     /// List templates.

@@ -84,7 +84,11 @@ impl Running {
         );
         tasks.spawn(async move { admin.await.context("the admin address failed") });
         if let Some(listener) = parts.api {
-            let serve = api::serve(ApiState::new(db.clone()), listener, stop.clone());
+            let serve = api::serve(
+                ApiState::new(db.clone(), installation.mac_key.clone()),
+                listener,
+                stop.clone(),
+            );
             tasks.spawn(async move { serve.await.context("the API failed") });
         }
         if parts.scheduler {

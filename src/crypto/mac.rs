@@ -63,6 +63,11 @@ impl MacKey {
         self.mac(b"fingerprint", b"")
     }
 
+    /// The key that kept answers are sealed with.
+    pub(super) fn answers(&self) -> Vec<u8> {
+        self.mac(b"answers", b"")
+    }
+
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
     fn mac(&self, purpose: &[u8], text: &[u8]) -> Vec<u8> {
         let key = self.0.expose_secret();

@@ -13,6 +13,7 @@
 
 pub mod actor;
 pub mod attempt;
+pub mod audit;
 pub mod campaign;
 pub mod channel;
 pub mod contact;

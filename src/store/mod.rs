@@ -6,6 +6,7 @@
 
 pub mod attempts;
 pub mod audience;
+pub mod audit;
 pub mod campaign_counts;
 pub mod campaigns;
 pub mod consents;
@@ -14,6 +15,7 @@ pub mod contact_variables;
 pub mod contacts;
 pub mod control;
 pub mod demo_ledger;
+pub mod idempotency;
 pub mod imports;
 pub mod incarnations;
 pub mod lanes;

@@ -51,7 +51,7 @@ async fn order_thrice<P: Payload + Clone>(test: &TestDb, gate: Option<&str>, ord
     order(test, orders, 2).await;
     if let Some(tx) = closed {
         eventually("both runs are at the gate", async || {
-            number(test, AT_GATE).await >= 2
+            test.number(AT_GATE).await >= 2
         })
         .await;
         tx.rollback().await.unwrap();
@@ -82,15 +82,9 @@ async fn order<P: Payload + Clone>(test: &TestDb, orders: &[P], copies: usize) {
 
 async fn done<P: Payload>(test: &TestDb) {
     let live = format!("SELECT count(*) FROM cell.jobs WHERE kind = '{}'", P::KIND);
-    eventually(P::KIND, async || number(test, &live).await == 0).await;
+    eventually(P::KIND, async || test.number(&live).await == 0).await;
     let dead = "SELECT count(*) FROM cell.dead_jobs";
-    assert_eq!(number(test, dead).await, 0);
-}
-
-async fn number(test: &TestDb, sql: &str) -> i64 {
-    let mut conn = test.options().cell.connect().await.unwrap();
-    let row = conn.fetch_one(AssertSqlSafe(sql.to_owned())).await.unwrap();
-    row.get(0)
+    assert_eq!(test.number(dead).await, 0);
 }
 
 impl World {

@@ -23,6 +23,7 @@ mod commands;
 mod contacts_api;
 mod delivery;
 mod docs_script;
+mod idempotency;
 mod imports;
 mod jobs_twice;
 mod keys;

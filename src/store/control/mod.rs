@@ -1,7 +1,9 @@
 //! The schema `control`: who may sign in, and which cell a tenant lives in.
 
 pub mod api_keys;
+pub mod audit;
 pub mod directory;
+pub mod idempotency;
 pub mod memberships;
 pub mod sessions;
 pub mod users;

@@ -2,11 +2,11 @@
 
 use engageninja::api;
 use engageninja::api::state::ApiState;
+use engageninja::crypto::mac::MacKey;
 use engageninja::crypto::password::{hash_password, random_token, token_hash};
 use engageninja::dev::demo::ensure_demo_tenant;
 use engageninja::domain::actor::Role;
 use engageninja::domain::ids::{ApiKeyId, TenantId, UserId};
-use engageninja::store::Db;
 use engageninja::store::control::{api_keys, memberships, users};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -56,12 +56,13 @@ impl App {
     /// Starts it on a database.
     pub async fn on(db: TestDb) -> Self {
         let reached = db.db();
-        Self::serve(reached, Some(db)).await
+        let mac_key = MacKey::from_base64(&MacKey::generate()).unwrap();
+        Self::serve(ApiState::new(reached, mac_key), Some(db)).await
     }
 
     /// Starts it on the database of a world, and names the world's tenant.
     pub async fn beside(world: &World) -> (Self, Tenant) {
-        let app = Self::serve(world.db.db(), None).await;
+        let app = Self::serve(ApiState::new(world.db.db(), world.mac_key.clone()), None).await;
         let tenant = Tenant {
             id: world.tenant_id,
             slug: "dojo".to_owned(),
@@ -69,8 +70,7 @@ impl App {
         (app, tenant)
     }
 
-    async fn serve(reached: Db, db: Option<TestDb>) -> Self {
-        let state = ApiState::new(reached);
+    async fn serve(state: ApiState, db: Option<TestDb>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();

@@ -16,7 +16,7 @@ use engageninja::dev::postgres::{Durability, Launch, Server};
 use engageninja::store::migrate::migrate;
 use engageninja::store::{Db, DbOptions};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::sync::OnceCell;
 
 use super::{TempDir, within};
@@ -324,6 +324,27 @@ impl TestDb {
     /// Runs statements as superuser in the cell's database, for what the product has no way to do.
     pub async fn execute(&self, sql: &str) {
         execute(&self.options.cell, sql.to_owned()).await;
+    }
+
+    /// One value, asked by a superuser in the cell's database. Tables of `control` are named with their schema.
+    pub async fn value<T>(&self, sql: &str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let mut conn = self.options.cell.connect().await.unwrap();
+        let sql = AssertSqlSafe(format!("SET search_path = cell, public; {sql}"));
+        let rows = sqlx::raw_sql(sql).fetch_all(&mut conn).await.unwrap();
+        rows.last().unwrap().get(0)
+    }
+
+    /// One number, as [`TestDb::value`].
+    pub async fn number(&self, sql: &str) -> i64 {
+        self.value(sql).await
+    }
+
+    /// One text, as [`TestDb::value`].
+    pub async fn text(&self, sql: &str) -> String {
+        self.value(sql).await
     }
 }
 

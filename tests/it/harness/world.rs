@@ -13,7 +13,6 @@ use engageninja::schedules;
 use engageninja::store::campaign_counts::list_snapshots;
 use engageninja::store::templates::{NewVersion, insert_template, insert_version};
 use engageninja::store::{Db, campaigns};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -199,12 +198,7 @@ impl World {
 
     /// One number, asked by a superuser.
     pub async fn number(&self, sql: &str) -> i64 {
-        let mut conn = self.db.options().cell.connect().await.unwrap();
-        let row = sqlx::raw_sql(AssertSqlSafe(format!(
-            "SET search_path = cell, public; {sql}"
-        )));
-        let rows = row.fetch_all(&mut conn).await.unwrap();
-        rows.last().unwrap().get::<i64, _>(0)
+        self.db.number(sql).await
     }
 
     /// Addresses that were sent to more than once, as the demo provider's ledger knows.

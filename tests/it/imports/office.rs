@@ -12,7 +12,6 @@ use engageninja::jobs::worker::{Worker, WorkerOptions};
 use engageninja::store::Db;
 use reqwest::Method;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 
 use crate::harness::app::{Answer, App, Tenant, answer};
 use crate::harness::eventually;
@@ -136,10 +135,7 @@ impl Office {
 
     /// One number, asked by a superuser.
     pub async fn number(&self, sql: &str) -> i64 {
-        let mut conn = self.app.db().options().cell.connect().await.unwrap();
-        let sql = AssertSqlSafe(format!("SET search_path = cell, public; {sql}"));
-        let rows = sqlx::raw_sql(sql).fetch_all(&mut conn).await.unwrap();
-        rows.last().unwrap().get(0)
+        self.app.db().number(sql).await
     }
 
     /// Checks that no refused upload left anything.

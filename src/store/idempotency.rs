@@ -1,0 +1,87 @@
+//! Answers kept for whoever asks the same again, in the cell.
+
+use serde_json::Value;
+use sqlx::{query, query_scalar};
+
+use super::{StoreResult, TenantTx};
+use crate::domain::ids::TenantId;
+
+/// What a key stands for.
+#[derive(Debug)]
+pub enum Claim {
+    /// Nothing yet. Until the transaction ends, nobody else gets this answer.
+    Free,
+    /// Another transaction is at it.
+    Busy,
+    /// Something that was done.
+    Kept(Kept),
+}
+
+/// What was asked and answered.
+#[derive(Debug)]
+pub struct Kept {
+    /// SHA-256 of the request.
+    pub request_hash: Vec<u8>,
+    /// The body of the answer.
+    pub answer: Value,
+}
+
+/// Takes the key for the length of the transaction, and says what it stands for.
+pub async fn claim_key(tx: &mut TenantTx, tenant_id: TenantId, key: &str) -> StoreResult<Claim> {
+    let is_ours = query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock(idempotency_lock_key($1, $2)) AS "is_ours!""#,
+        tenant_id.to_string(),
+        key,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    if !is_ours {
+        return Ok(Claim::Busy);
+    }
+    // A statement of its own: it sees what was committed before the lock was given back.
+    let row = query!(
+        r#"
+        SELECT request_hash, answer AS "answer!"
+        FROM idempotency_keys
+        WHERE tenant_id = $1 AND key = $2 AND answer IS NOT NULL AND created_at > app_now() - INTERVAL '7 days'
+        "#,
+        tenant_id.0,
+        key,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map_or(Claim::Free, |row| {
+        Claim::Kept(Kept {
+            request_hash: row.request_hash,
+            answer: row.answer,
+        })
+    }))
+}
+
+/// Keeps an answer under a key that was claimed as free.
+pub async fn keep_answer(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    key: &str,
+    request_hash: &[u8],
+    (status_code, answer): (u16, &Value),
+) -> StoreResult<()> {
+    query!(
+        r#"
+        INSERT INTO idempotency_keys (tenant_id, key, request_hash, status_code, answer)
+        VALUES ($1, $2, $3, $4, $5)
+        -- A row here is past its time and was not pruned yet.
+        ON CONFLICT (tenant_id, key) DO UPDATE
+        SET request_hash = EXCLUDED.request_hash, status_code = EXCLUDED.status_code, answer = EXCLUDED.answer,
+            created_at = EXCLUDED.created_at
+        "#,
+        tenant_id.0,
+        key,
+        request_hash,
+        status_code.cast_signed(),
+        answer,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

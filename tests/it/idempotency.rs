@@ -1,0 +1,157 @@
+//! A request that makes something makes it once, however often it is sent.
+
+use std::time::Duration;
+
+use engageninja::domain::actor::Role;
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::app::{Answer, App, answer};
+
+/// Sends until the first request with the key has ended, as a client would.
+async fn send_once(app: &App, key: &str, path: &str, once: &str, body: &Value) -> Answer {
+    loop {
+        let request = app
+            .with_key(key, Method::POST, path)
+            .header("Idempotency-Key", once)
+            .json(body);
+        let answer = answer(request).await;
+        if !answer.text.contains("problem:idempotency-key-busy") {
+            return answer;
+        }
+        answer.problem(409, "idempotency-key-busy");
+        assert_eq!(answer.header("retry-after"), "1");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn template(name: &str) -> Value {
+    json!({"name": name, "channel": "sms", "body": "Hello"})
+}
+
+/// Requests that make something: where the change lies, and the rows it makes there.
+fn makers() -> [(&'static str, Value, &'static str); 2] {
+    [
+        (
+            "/api/templates",
+            template("Spring"),
+            "SELECT count(*) FROM cell.templates t JOIN cell.audit_log a ON a.target_id = t.id::text",
+        ),
+        (
+            "/api/keys",
+            json!({"name": "shop", "role": "sender"}),
+            "SELECT count(*) FROM control.api_keys k JOIN control.platform_audit a ON a.target_id = k.id::text",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn fifty_repeats_at_once_make_one_thing_and_get_one_answer() {
+    let app = App::start().await;
+    let tenant = app.tenant("dojo").await;
+    let key = app.key(&tenant, Role::Admin).await;
+    for (path, body, count) in makers() {
+        let once = Uuid::now_v7().to_string();
+        let sent = (0..50).map(|_| send_once(&app, &key, path, &once, &body));
+        let answers = join_all(sent).await;
+        for answer in &answers {
+            assert_eq!(answer.status, 201, "{}", answer.text);
+            assert_eq!(answer.text, answers[0].text);
+        }
+        assert_eq!(app.db().number(count).await, 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_shown_once_is_kept_sealed() {
+    let app = App::start().await;
+    let tenant = app.tenant("dojo").await;
+    let key = app.key(&tenant, Role::Admin).await;
+    let body = json!({"name": "shop", "role": "sender"});
+    let made = send_once(&app, &key, "/api/keys", "one", &body)
+        .await
+        .json();
+    let secret = made["secret"].as_str().unwrap();
+
+    let kept = app
+        .db()
+        .text("SELECT answer::text FROM control.platform_idempotency_keys")
+        .await;
+    assert!(!kept.contains(secret) && !kept.contains("shop"), "{kept}");
+    let record = app
+        .db()
+        .text("SELECT string_agg(detail::text, ' ') FROM control.platform_audit")
+        .await;
+    assert!(
+        record.contains("shop") && !record.contains(secret),
+        "{record}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_for_something_else_is_refused() {
+    let app = App::start().await;
+    let (dojo, cafe) = (app.tenant("dojo").await, app.tenant("cafe").await);
+    let key = app.key(&dojo, Role::Admin).await;
+    let path = "/api/templates";
+    let first = send_once(&app, &key, path, "one", &template("Spring")).await;
+    assert_eq!(first.status, 201);
+
+    let other_body = send_once(&app, &key, path, "one", &template("Autumn")).await;
+    other_body.problem(422, "idempotency-key-reused");
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    let other_path = format!("/api/templates/{id}/versions");
+    let other_route = send_once(&app, &key, &other_path, "one", &json!({"body": "Hi"})).await;
+    other_route.problem(422, "idempotency-key-reused");
+
+    // Another tenant's keys are its own.
+    let other = app.key(&cafe, Role::Admin).await;
+    let theirs = send_once(&app, &other, path, "one", &template("Spring")).await;
+    assert_eq!(theirs.status, 201);
+    assert_ne!(theirs.json()["id"], first.json()["id"]);
+    assert_eq!(
+        app.db().number("SELECT count(*) FROM cell.templates").await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_kept_and_a_key_is_free_again_after_seven_days() {
+    let app = App::start().await;
+    let tenant = app.tenant("dojo").await;
+    let key = app.key(&tenant, Role::Admin).await;
+    let path = "/api/templates";
+    let refused = send_once(
+        &app,
+        &key,
+        path,
+        "one",
+        &json!({"name": "x", "channel": "sms", "body": "{{"}),
+    )
+    .await;
+    assert_eq!(refused.status, 422);
+    let made = send_once(&app, &key, path, "one", &template("Spring")).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+
+    app.db().advance(Duration::from_hours(7 * 24 + 1)).await;
+    let anew = send_once(&app, &key, path, "one", &template("Autumn")).await;
+    assert_eq!(anew.status, 201, "{}", anew.text);
+    assert_ne!(anew.json()["id"], made.json()["id"]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_empty_or_endless_is_refused() {
+    let app = App::start().await;
+    let tenant = app.tenant("dojo").await;
+    let key = app.key(&tenant, Role::Admin).await;
+    for once in [String::new(), "x".repeat(256)] {
+        let refused = send_once(&app, &key, "/api/templates", &once, &template("x")).await;
+        refused.problem(400, "invalid-parameter");
+    }
+    assert_eq!(
+        app.db().number("SELECT count(*) FROM cell.templates").await,
+        0
+    );
+}
