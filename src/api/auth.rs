@@ -12,7 +12,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::crypto::password::{KEY_PREFIX, token_hash};
-use crate::domain::actor::{Actor, Who};
+use crate::domain::actor::{Actor, Operator, Who};
 use crate::store::control::{api_keys, sessions};
 
 /// The cookie of a session.
@@ -86,6 +86,49 @@ impl<'a> ApiExtractor<'a> for SessionToken {
         authenticate_session(state(request)?, request, hash).await?;
         Ok(Self(hash))
     }
+}
+
+impl<'a> ApiExtractor<'a> for Operator {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        register_session(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![SESSION_SCHEME]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        Ok(authenticate_operator(request).await?)
+    }
+}
+
+async fn authenticate_operator(request: &Request) -> ApiResult<Operator> {
+    let hash = cookie_hash(request).ok_or_else(ApiError::unauthenticated)?;
+    if !is_safe(request.method()) {
+        require_own_origin(request)?;
+    }
+    let mut tx = state(request)?.db.control_system().begin().await?;
+    let found = sessions::find_operator(&mut tx, &hash)
+        .await?
+        .ok_or_else(ApiError::unauthenticated)?;
+    if !found.is_platform_admin {
+        return Err(ApiError::new(
+            ProblemType::Forbidden,
+            "This is for those who run the platform. 'engageninja user add --platform-admin' makes somebody one.",
+        ));
+    }
+    Ok(Operator {
+        user_id: found.user_id,
+    })
 }
 
 fn register_session(registry: &mut Registry) {

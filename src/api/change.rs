@@ -20,7 +20,7 @@ use super::reply::Reply;
 use super::state::ApiState;
 use crate::crypto::answers;
 use crate::crypto::mac::MacKey;
-use crate::domain::actor::Actor;
+use crate::domain::actor::{Actor, Operator};
 use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::ids::TenantId;
 use crate::store::audit::Origin;
@@ -109,6 +109,16 @@ impl<W: From<TenantId>> From<&Actor> for Owner<W> {
         Self {
             tenant: actor.tenant_id.into(),
             author: actor.into(),
+        }
+    }
+}
+
+impl Owner {
+    /// What an operator changes: about one tenant, or about none.
+    pub fn operator(operator: &Operator, tenant: Option<TenantId>) -> Self {
+        Self {
+            tenant,
+            author: operator.into(),
         }
     }
 }

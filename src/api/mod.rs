@@ -17,6 +17,7 @@ pub mod home;
 pub mod imports;
 pub mod keys;
 pub mod messages;
+pub mod ops;
 pub mod page;
 pub mod preview;
 pub mod problem;
@@ -66,6 +67,8 @@ pub enum Tag {
     Campaigns,
     /// Single messages.
     Messages,
+    /// Running the platform.
+    Ops,
 }
 
 /// Every resource of the document; a tuple holds at most 16.
@@ -77,6 +80,7 @@ pub type Resources = (
     campaigns::Campaigns,
     messages::Messages,
     imports::Imports,
+    ops::Ops,
 );
 
 fn resources(state: &ApiState) -> Resources {
@@ -88,6 +92,7 @@ fn resources(state: &ApiState) -> Resources {
         campaigns::Campaigns::new(state.clone()),
         messages::Messages::new(state.clone()),
         imports::Imports::new(state.clone()),
+        ops::Ops::new(state.clone()),
     )
 }
 

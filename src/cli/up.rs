@@ -20,7 +20,7 @@ use super::key::create_key;
 use super::output::print;
 use super::parts::{Parts, Running, listen, url, worker_options};
 use super::signals::Signals;
-use super::user::{add_user, reset_password};
+use super::user::{add_user, make_platform_admin, reset_password};
 use crate::config::{Config, Environment, Surroundings};
 use crate::delivery::campaigns::start_campaign;
 use crate::dev::demo::ensure_demo_tenant;
@@ -227,6 +227,8 @@ async fn ensure_demo(
         // Made by a start that was killed before it could keep the password.
         None => reset_password(db, DEMO_EMAIL, None).await?,
     };
+    // Whoever starts an installation for the first time shall see all of it.
+    make_platform_admin(db, DEMO_EMAIL).await?;
     let (_, api_key) = create_key(db, tenant_id, "first steps", Role::Admin).await?;
     let credentials = Credentials {
         url: url.into(),

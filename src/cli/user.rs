@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -49,6 +50,9 @@ pub(super) struct Add {
     /// Read the password from standard input instead of making one.
     #[arg(long)]
     password_stdin: bool,
+    /// Let them run the platform too: tenants, queues, workers.
+    #[arg(long)]
+    platform_admin: bool,
 }
 
 /// Gives somebody another password.
@@ -89,6 +93,9 @@ impl Add {
         };
         let db = &installation.db;
         let made = add_user(db, tenant_id, email.as_str(), name, self.role, given).await?;
+        if self.platform_admin {
+            make_platform_admin(db, email.as_str()).await?;
+        }
         let Some(made) = made else {
             let value = json!({ "email": self.email });
             return print(json, &value, || {
@@ -144,6 +151,15 @@ pub(super) async fn add_user(
     memberships::save_membership(&mut tx, tenant_id, id, role).await?;
     tx.commit().await?;
     Ok(password)
+}
+
+/// Lets somebody who is known run the platform.
+pub(super) async fn make_platform_admin(db: &Db, email: &str) -> anyhow::Result<()> {
+    let mut tx = db.control_system().begin().await?;
+    let known = users::find_credentials(&mut tx, email).await?;
+    let known = known.with_context(|| format!("nobody signs in as {email}"))?;
+    users::mark_platform_admin(&mut tx, known.id, true).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Gives somebody the password given, or one made here, and ends all their sessions.

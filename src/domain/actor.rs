@@ -74,6 +74,13 @@ pub struct Actor {
     pub role: Role,
 }
 
+/// Somebody who runs the platform: above every tenant, and in none by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator {
+    /// The person.
+    pub user_id: UserId,
+}
+
 /// The role does not allow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{permission} needs the role {lowest}")]

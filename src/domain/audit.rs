@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::actor::{Actor, Who};
+use super::actor::{Actor, Operator, Who};
 use super::ids::{ApiKeyId, UserId};
 
 /// Who made a change.
@@ -47,6 +47,12 @@ impl From<&Actor> for Author {
             Who::User(id) => Self::User(id),
             Who::ApiKey(id) => Self::ApiKey(id),
         }
+    }
+}
+
+impl From<&Operator> for Author {
+    fn from(operator: &Operator) -> Self {
+        Self::User(operator.user_id)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
-use sqlx::query;
+use sqlx::{query, query_as};
 
 use crate::domain::actor::Role;
 use crate::domain::ids::{TenantId, UserId};
@@ -96,6 +96,32 @@ pub async fn find_session(tx: &mut ControlTx, token_hash: &[u8]) -> StoreResult<
             })
         })
         .transpose()
+}
+
+/// The platform admin whose session this is, while it lasts; no tenant is needed for it.
+pub async fn find_operator(tx: &mut ControlTx, token_hash: &[u8]) -> StoreResult<Option<Operator>> {
+    let found = query_as!(
+        Operator,
+        r#"
+        SELECT u.id AS "user_id: UserId", u.is_platform_admin
+        FROM sessions s
+        JOIN users u ON u.id = s.user_id AND NOT u.is_disabled
+        WHERE s.token_hash = $1 AND s.expires_at > app_now()
+        "#,
+        token_hash,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found)
+}
+
+/// Who is signed in, without regard to a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct Operator {
+    /// The person.
+    pub user_id: UserId,
+    /// Whether they run the platform.
+    pub is_platform_admin: bool,
 }
 
 /// Notes that a session is used.

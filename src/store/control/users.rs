@@ -37,6 +37,22 @@ pub struct User {
     pub name: String,
 }
 
+/// Makes somebody a platform admin, or takes it back.
+pub async fn mark_platform_admin(
+    tx: &mut ControlTx,
+    id: UserId,
+    is_platform_admin: bool,
+) -> StoreResult<()> {
+    let done = query!(
+        "UPDATE users SET is_platform_admin = $2, updated_at = app_now() WHERE id = $1",
+        id.0,
+        is_platform_admin,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, "user")
+}
+
 /// Adds a person.
 ///
 /// # Errors

@@ -188,6 +188,8 @@ pub const ROOMS: &[Room] = &[
             // Start and pause are the same for every door; pausing waits for the begins under way.
             "delivery::campaigns",
             "delivery::imports",
+            // What operators see of queues and dead jobs.
+            "jobs::queue::admin",
             "store",
             "live",
             "providers::*::verify",

@@ -177,6 +177,25 @@ impl App {
         person
     }
 
+    /// Makes somebody of a tenant who runs the platform too, and signs them in.
+    pub async fn operator(&self, tenant: &Tenant) -> String {
+        let person = self.person(tenant, Role::Owner).await;
+        self.db()
+            .execute(&format!(
+                "UPDATE control.users SET is_platform_admin = true WHERE email = '{}'",
+                person.email
+            ))
+            .await;
+        self.sign_in(&person).await
+    }
+
+    /// A request of somebody who is signed in, from a page of ours.
+    pub fn with_cookie(&self, cookie: &str, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path)
+            .header(reqwest::header::COOKIE, cookie)
+            .header(reqwest::header::ORIGIN, self.origin())
+    }
+
     /// Signs in and returns the cookie, as `name=value`.
     pub async fn sign_in(&self, person: &Person) -> String {
         let body = serde_json::json!({"email": person.email, "password": person.password});
