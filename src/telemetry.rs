@@ -74,8 +74,12 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
+/// What `info` means: of the libraries that tell each start and stop of theirs, what went wrong.
+const INFO: &str = "info,poem=warn,apalis_core=warn";
+
 /// Sets the log up for the rest of the program's life.
 pub fn init_log(filter: &str, format: LogFormat, target: LogTarget) -> Result<(), TelemetryError> {
+    let filter = if filter == "info" { INFO } else { filter };
     let filter =
         EnvFilter::try_new(filter).map_err(|error| TelemetryError::Filter(error.to_string()))?;
     let (writer, colors) = match target {

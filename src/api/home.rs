@@ -12,7 +12,7 @@ const PAGE: &str = include_str!("page.html");
 /// The page, with a policy that lets nothing but its own script and style run.
 pub fn page() -> impl Endpoint<Output = Response> {
     let policy = format!(
-        "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
          script-src '{}'; style-src '{}'",
         hash_of("script"),
         hash_of("style"),
