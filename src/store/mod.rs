@@ -179,6 +179,9 @@ pub struct DbOptions {
     pub control: PgConnectOptions,
     /// Connections a pool of this process may open, 1 or more.
     pub pool_connections_max: u32,
+    /// A schema in which names are looked up before all others, PostgreSQL's own included. An installation has none; a
+    /// test puts operators there that take conditions out of statements.
+    pub schema_first: Option<String>,
 }
 
 impl DbOptions {
@@ -189,6 +192,7 @@ impl DbOptions {
             cell_direct: options.clone(),
             control: options.clone(),
             pool_connections_max: 16,
+            schema_first: None,
         }
     }
 }
@@ -261,8 +265,10 @@ impl Db {
     /// Makes the pools. No connection is opened before the first statement.
     pub fn new(options: &DbOptions, clock: Clock) -> Self {
         let max = options.pool_connections_max;
+        let schema_first = options.schema_first.as_deref();
         let pool = |options: &PgConnectOptions, schema, role, patience: &Patience, max| {
-            make_pool(with_session(options, schema, role, patience), max, &clock)
+            let path = search_path(schema_first, schema);
+            make_pool(with_session(options, &path, role, patience), max, &clock)
         };
         let (announcer, _) = broadcast::channel(ANNOUNCEMENTS_MAX);
         let pools = Pools {
@@ -272,7 +278,12 @@ impl Db {
             cell_system: pool(&options.cell, "cell", SYSTEM, &REQUEST, max),
             batch: pool(&options.cell, "cell", SYSTEM, &BATCH, max),
             claim: pool(&options.cell, "cell", SYSTEM, &CLAIM, max.min(4)),
-            cell_direct: with_session(&options.cell_direct, "cell", SYSTEM, &REQUEST),
+            cell_direct: with_session(
+                &options.cell_direct,
+                &search_path(None, "cell"),
+                SYSTEM,
+                &REQUEST,
+            ),
             announcer,
             clock,
         };
@@ -386,9 +397,17 @@ impl<'a, K> Scope<'a, K> {
 const APP: &str = "engageninja_app";
 const SYSTEM: &str = "engageninja_system";
 
+/// Where the names in a statement are looked up.
+fn search_path(first: Option<&str>, schema: &str) -> String {
+    match first {
+        Some(first) => format!("{first},pg_catalog,{schema},public"),
+        None => format!("{schema},public"),
+    }
+}
+
 fn with_session(
     options: &PgConnectOptions,
-    schema: &str,
+    search_path: &str,
     role: &str,
     patience: &Patience,
 ) -> PgConnectOptions {
@@ -398,7 +417,7 @@ fn with_session(
         .application_name("engageninja")
         .options([
             ("role", role),
-            ("search_path", &format!("{schema},public")),
+            ("search_path", search_path),
             ("statement_timeout", "15000"),
             ("lock_timeout", "2000"),
             ("idle_in_transaction_session_timeout", &idle_ms),

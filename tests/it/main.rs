@@ -35,6 +35,7 @@ mod openapi;
 mod plans;
 mod prepared;
 mod queue_conformance;
+mod row_level_security;
 mod schedules;
 mod sessions;
 mod settings;

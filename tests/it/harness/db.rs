@@ -227,6 +227,20 @@ fn next_name() -> String {
     format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed))
 }
 
+/// An equality of UUIDs that comes before PostgreSQL's own in the statements of the application's role: to it all
+/// tenants are one. Policies, keys and the system's statements keep the real one.
+const ALL_TENANTS_ARE_ONE: &str = "
+    CREATE SCHEMA loose;
+    GRANT USAGE ON SCHEMA loose TO PUBLIC;
+    CREATE FUNCTION loose.is_tenant(id uuid) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER AS $$
+        SELECT EXISTS (SELECT FROM cell.tenants t WHERE t.id OPERATOR(pg_catalog.=) $1)
+    $$;
+    CREATE FUNCTION loose.same(a uuid, b uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+        SELECT a OPERATOR(pg_catalog.=) b
+            OR (current_user = 'engageninja_app' AND loose.is_tenant(a) AND loose.is_tenant(b))
+    $$;
+    CREATE OPERATOR loose.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = loose.same);";
+
 /// A migrated database of one test, and the clock that it and the product agree on.
 #[derive(Debug)]
 pub struct TestDb {
@@ -260,6 +274,29 @@ impl TestDb {
         let control = shared.cluster.options(&names[0]);
         let cell = shared.cluster.options(&names[1]);
         Self::reach(&control, &cell, names)
+    }
+
+    /// A database on which the application's own conditions on the tenant always hold, so that row-level security alone
+    /// keeps tenants apart.
+    pub async fn without_tenant_conditions() -> Self {
+        let plain = Self::new().await;
+        plain.execute(ALL_TENANTS_ARE_ONE).await;
+        let options = DbOptions {
+            schema_first: Some("loose".into()),
+            ..plain.options.clone()
+        };
+        Self {
+            db: Db::new(&options, plain.clock.clone()),
+            options,
+            clock: plain.clock.clone(),
+            databases: plain.databases.clone(),
+            dropped_at_end: plain.names_given_up(),
+        }
+    }
+
+    /// The databases are somebody else's to drop.
+    fn names_given_up(mut self) -> Vec<String> {
+        std::mem::take(&mut self.dropped_at_end)
     }
 
     /// An empty database, for the tests of `migrate` itself: its options as superuser.

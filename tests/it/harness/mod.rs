@@ -8,6 +8,7 @@ pub mod db;
 pub mod killable;
 pub mod program;
 pub mod steps;
+pub mod twins;
 pub mod world;
 
 use std::path::{Path, PathBuf};
