@@ -7,7 +7,9 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::app::{App, answer};
+use crate::harness::app::{App, Person};
+use crate::harness::twins::Twin;
+use crate::harness::within;
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,90 +96,259 @@ fn matrix() -> Vec<(&'static str, Access, Sends)> {
     ]
 }
 
-/// Every operation of the document: its name, method and path with all variables filled.
-fn operations() -> Vec<(String, Method, String)> {
+/// An operation of the document.
+#[derive(Debug)]
+struct Operation {
+    name: String,
+    method: Method,
+    /// With variables as `{campaign_id}`.
+    path: String,
+}
+
+fn operations() -> Vec<Operation> {
     let document: Value = serde_json::from_str(&engageninja::api::openapi_document()).unwrap();
     let mut all = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            let name = operation["operationId"].as_str().unwrap().to_owned();
-            let method = method.to_uppercase().parse().unwrap();
-            let path: Vec<_> = path
-                .split('/')
-                .map(|part| {
-                    if part.starts_with('{') {
-                        Uuid::nil().to_string()
-                    } else {
-                        part.to_owned()
-                    }
-                })
-                .collect();
-            all.push((name, method, format!("/api{}", path.join("/"))));
+            all.push(Operation {
+                name: operation["operationId"].as_str().unwrap().to_owned(),
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+            });
         }
     }
     all
+}
+
+/// How a request says who asks.
+#[derive(Debug)]
+enum By {
+    Cookie(String),
+    Key(String),
+}
+
+/// Somebody who asks.
+#[derive(Debug)]
+struct Caller {
+    /// What they are in the tenant; an operator is nothing in it.
+    role: Option<Role>,
+    by: By,
+}
+
+/// What the matrix says of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// 401: not somebody this operation knows.
+    Unknown,
+    /// 403: the role does not allow it.
+    Forbidden,
+    /// As far as the thing itself.
+    Passes,
+}
+
+impl Access {
+    fn verdict(self, caller: &Caller) -> Verdict {
+        let is_key = matches!(caller.by, By::Key(_));
+        match self {
+            Self::Session | Self::Operator if is_key => Verdict::Unknown,
+            Self::Operator if caller.role.is_some() => Verdict::Forbidden,
+            Self::Needs(permission) if caller.role < Some(permission.lowest_role()) => {
+                Verdict::Forbidden
+            }
+            _ => Verdict::Passes,
+        }
+    }
 }
 
 #[test]
 fn every_operation_has_a_row_and_every_row_an_operation() {
     let rows = matrix();
     let named: BTreeSet<_> = rows.iter().map(|(name, ..)| (*name).to_owned()).collect();
-    let live: BTreeSet<_> = operations().into_iter().map(|(name, ..)| name).collect();
+    let live: BTreeSet<_> = operations()
+        .into_iter()
+        .map(|operation| operation.name)
+        .collect();
     assert_eq!(named, live);
     assert_eq!(named.len(), rows.len());
 }
 
-#[tokio::test]
-async fn each_role_may_exactly_what_the_matrix_says() {
-    let app = App::start().await;
-    let tenant = app.tenant("dojo").await;
-    let operations = operations();
-    let mut people = Vec::new();
-    for role in Role::ALL.iter().copied() {
-        let person = app.person(&tenant, role).await;
-        people.push((role, app.sign_in(&person).await));
+/// The tenants, and everybody who asks.
+struct Company {
+    app: App,
+    ours: Twin,
+    theirs: Twin,
+    callers: Vec<Caller>,
+    operator: Caller,
+    /// Somebody whose sessions are used up one by one.
+    guest: Person,
+}
+
+impl Company {
+    async fn gather() -> Self {
+        let app = App::start().await;
+        let (ours, theirs) = (
+            Twin::make(&app, "dojo").await,
+            Twin::make(&app, "cafe").await,
+        );
+        let mut callers = Vec::new();
+        for role in Role::ALL.iter().copied() {
+            let person = app.person(&ours.tenant, role).await;
+            let by = By::Cookie(app.sign_in(&person).await);
+            callers.push(Caller {
+                role: Some(role),
+                by,
+            });
+            if role != Role::Owner {
+                let by = By::Key(app.key(&ours.tenant, role).await);
+                callers.push(Caller {
+                    role: Some(role),
+                    by,
+                });
+            }
+        }
+        let elsewhere = app.tenant("office").await;
+        let operator = Caller {
+            role: None,
+            by: By::Cookie(app.operator(&elsewhere).await),
+        };
+        let guest = app.person(&app.tenant("hotel").await, Role::Viewer).await;
+        Self {
+            app,
+            ours,
+            theirs,
+            callers,
+            operator,
+            guest,
+        }
     }
-    let other = app.tenant("cafe").await;
-    let operator = app.operator(&other).await;
-    for (name, access, sends) in matrix() {
-        let (_, method, path) = operations.iter().find(|(known, ..)| known == name).unwrap();
-        let request = || with_body(app.request(method.clone(), path), &sends);
-        let stranger = answer(request()).await;
-        let is_refused = stranger.text.contains("problem:unauthenticated");
+
+    fn request(&self, caller: &Caller, operation: &Operation, path: &str) -> RequestBuilder {
+        let method = operation.method.clone();
+        match &caller.by {
+            By::Cookie(cookie) => self.app.with_cookie(cookie, method, path),
+            By::Key(key) => self.app.with_key(key, method, path),
+        }
+    }
+
+    /// Without cookie and key nothing but what is public answers.
+    async fn check_stranger(&self, operation: &Operation, (access, sends): (Access, &Sends)) {
+        let path = self.own_path(operation);
+        let request = self.app.request(operation.method.clone(), &path);
+        let got = look(with_body(request, sends)).await;
+        let is_refused = got.1.contains("problem:unauthenticated");
         assert_eq!(
             is_refused,
             access != Access::Public,
-            "{name} without anything"
+            "{}: {}",
+            operation.name,
+            got.1
         );
-        if matches!(access, Access::Session | Access::Public) {
-            continue;
-        }
-        for (role, cookie) in &people {
-            let request = app.with_cookie(cookie, method.clone(), path);
-            let answer = answer(with_body(request, &sends)).await;
-            let is_forbidden = answer.text.contains("problem:forbidden");
-            let is_allowed = match access {
-                Access::Needs(permission) => *role >= permission.lowest_role(),
-                Access::Operator => false,
-                _ => true,
+    }
+
+    async fn check_caller(
+        &self,
+        operation: &Operation,
+        (access, sends): (Access, &Sends),
+        caller: &Caller,
+    ) {
+        let name = &operation.name;
+        let wanted = access.verdict(caller);
+        let request = self.request(caller, operation, &self.own_path(operation));
+        let (status, text) = look(with_body(request, sends)).await;
+        let got = match status {
+            401 => Verdict::Unknown,
+            403 => Verdict::Forbidden,
+            _ => Verdict::Passes,
+        };
+        assert_eq!(got, wanted, "{name} by {caller:?}: {text}");
+        assert_ne!(status, 500, "{name} by {caller:?}: {text}");
+        let is_ours = self.ours.path(&operation.path).is_some();
+        assert!(status != 404 || !is_ours, "{name} by {caller:?}: {text}");
+
+        // The same of somebody else's thing.
+        let theirs = self
+            .theirs
+            .path(&operation.path)
+            .filter(|_| operation.path.contains('{'));
+        if let (Access::Needs(_), Some(path)) = (access, theirs) {
+            let request = self.request(caller, operation, &path);
+            let (status, text) = look(with_body(request, sends)).await;
+            let wanted = if wanted == Verdict::Forbidden {
+                403
+            } else {
+                404
             };
             assert_eq!(
-                !is_forbidden, is_allowed,
-                "{name} as {role}: {}",
-                answer.text
+                status, wanted,
+                "{name} of another tenant by {caller:?}: {text}"
             );
-            // What is allowed gets as far as looking for a thing that is not there.
-            assert_ne!(answer.status, 401, "{name} as {role}");
-            assert_ne!(answer.status, 500, "{name} as {role}");
         }
-        if access == Access::Operator {
-            let request = app.with_cookie(&operator, method.clone(), path);
-            let answer = answer(with_body(request, &sends)).await;
-            assert!(
-                !matches!(answer.status.as_u16(), 401 | 403 | 500),
-                "{name}: {}",
-                answer.text
-            );
+    }
+
+    /// The tenant's own thing, or one that is not there where tenants have none.
+    fn own_path(&self, operation: &Operation) -> String {
+        self.ours.path(&operation.path).unwrap_or_else(|| {
+            let nil = Uuid::nil().to_string();
+            let parts = operation.path.split('/');
+            let parts = parts.map(|part| {
+                if part.starts_with('{') {
+                    nil.as_str()
+                } else {
+                    part
+                }
+            });
+            format!("/api{}", parts.collect::<Vec<_>>().join("/"))
+        })
+    }
+}
+
+/// Status and text; of a stream nothing but its beginning.
+async fn look(request: RequestBuilder) -> (u16, String) {
+    let response = within(30, "the API answers", request.send()).await.unwrap();
+    let status = response.status().as_u16();
+    let kind = response.headers().get("content-type");
+    if kind.is_some_and(|kind| kind == "text/event-stream") {
+        return (status, String::new());
+    }
+    (status, response.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn each_role_may_exactly_what_the_matrix_says() {
+    let mut company = Company::gather().await;
+    let operations = operations();
+    for (name, access, sends) in matrix() {
+        let operation = operations.iter().find(|known| known.name == name).unwrap();
+        company.check_stranger(operation, (access, &sends)).await;
+        match access {
+            Access::Public => continue,
+            Access::Session => {
+                let by = By::Cookie(company.app.sign_in(&company.guest).await);
+                let guest = Caller {
+                    role: Some(Role::Viewer),
+                    by,
+                };
+                company
+                    .check_caller(operation, (access, &sends), &guest)
+                    .await;
+            }
+            Access::Operator => {
+                company
+                    .check_caller(operation, (access, &sends), &company.operator)
+                    .await;
+            }
+            Access::Known | Access::Needs(_) => {}
+        }
+        for caller in &company.callers {
+            if access == Access::Session && matches!(caller.by, By::Cookie(_)) {
+                continue;
+            }
+            company
+                .check_caller(operation, (access, &sends), caller)
+                .await;
+            if operation.method == Method::DELETE {
+                company.ours.refill(&company.app).await;
+            }
         }
     }
 }

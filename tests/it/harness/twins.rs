@@ -20,6 +20,7 @@ pub struct Twin {
     pub key: String,
     /// What it has, by the name that variables of paths have.
     pub ids: BTreeMap<&'static str, String>,
+    fillings: u32,
 }
 
 impl Twin {
@@ -31,12 +32,16 @@ impl Twin {
             tenant,
             key,
             ids: BTreeMap::new(),
+            fillings: 0,
         };
-        twin.fill(app).await;
+        twin.refill(app).await;
         twin
     }
 
-    async fn fill(&mut self, app: &App) {
+    /// Makes one more thing of each kind, for one that was deleted.
+    pub async fn refill(&mut self, app: &App) {
+        self.fillings += 1;
+        let name = format!("Sale {}", self.fillings);
         self.add(
             app,
             "key_id",
@@ -45,7 +50,7 @@ impl Twin {
             "/key/id",
         )
         .await;
-        let template = json!({"name": "Sale", "channel": "sms", "body": "Hello {{ first_name }}"});
+        let template = json!({"name": name, "channel": "sms", "body": "Hello {{ first_name }}"});
         self.add(app, "template_id", "/api/templates", template, "/id")
             .await;
         let upload = app
