@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::{Enum, Object, OpenApi};
+use poem_openapi::{Object, OpenApi};
 use uuid::Uuid;
 
 use super::Tag;
+use super::audience::{AudienceView, require_audience};
 use super::body::Body;
 use super::change::{Once, Turn};
 use super::events::{CampaignStream, stream_campaign};
@@ -21,35 +22,15 @@ use crate::domain::audit::AuditEntry;
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus, StartRefusal};
 use crate::domain::channel::Channel;
 use crate::domain::counts::Counts;
-use crate::domain::ids::{CampaignId, ImportId, SenderId, TemplateId, TemplateVersionId};
+use crate::domain::ids::{CampaignId, SenderId, TemplateId, TemplateVersionId};
 use crate::store::campaign_counts::{self, CountSnapshot};
 use crate::store::templates::Template;
-use crate::store::{StoreError, TenantTx, campaigns, imports, senders, templates};
+use crate::store::{StoreError, TenantTx, campaigns, senders, templates};
 
 /// The operations on campaigns.
 #[derive(Debug)]
 pub struct Campaigns {
     state: ApiState,
-}
-
-/// Whom a campaign is written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case")]
-enum AudienceKind {
-    /// Every contact of the tenant.
-    Everybody,
-    /// Every contact that one import named.
-    Import,
-}
-
-/// Whom a campaign is written to.
-#[derive(Debug, Clone, Copy, Object)]
-#[oai(deny_unknown_fields, skip_serializing_if_is_none)]
-struct AudienceView {
-    /// Everybody, or an import's people.
-    kind: AudienceKind,
-    /// The import; with `kind` `import` alone.
-    import_id: Option<ImportId>,
 }
 
 /// A campaign to make.
@@ -126,7 +107,7 @@ impl Campaigns {
         };
         let tx = change.tx();
 
-        let template = require_parts(tx, &actor, &body.0, audience).await?;
+        let template = require_parts(tx, &actor, &body.0, &audience).await?;
         let campaign = draft(
             &actor,
             &body.0,
@@ -294,16 +275,12 @@ async fn require_parts(
     tx: &mut TenantTx,
     actor: &Actor,
     new: &NewCampaign,
-    audience: Audience,
+    audience: &Audience,
 ) -> ApiResult<Template> {
     let template = templates::load_template(tx, actor.tenant_id, new.template_id)
         .await
         .map_err(|error| unknown_part(error, "template_id"))?;
-    if let Audience::Import { import_id } = audience {
-        imports::load_import(tx, actor.tenant_id, import_id)
-            .await
-            .map_err(|error| unknown_part(error, "audience.import_id"))?;
-    }
+    require_audience(tx, actor.tenant_id, audience).await?;
     if let Some(sender_id) = new.sender_id {
         senders::load_sender(tx.conn(), actor.tenant_id, sender_id)
             .await
@@ -313,7 +290,7 @@ async fn require_parts(
 }
 
 /// A thing that the body names and that is not there, or is somebody else's.
-fn unknown_part(error: StoreError, field: &str) -> ApiError {
+pub(super) fn unknown_part(error: StoreError, field: &str) -> ApiError {
     let StoreError::NotFound { what } = error else {
         return error.into();
     };
@@ -381,35 +358,6 @@ async fn with_counts(
         .collect())
 }
 
-impl AudienceView {
-    fn parse(self) -> ApiResult<Audience> {
-        let message = match (self.kind, self.import_id) {
-            (AudienceKind::Everybody, None) => return Ok(Audience::Everybody),
-            (AudienceKind::Import, Some(import_id)) => return Ok(Audience::Import { import_id }),
-            (AudienceKind::Everybody, Some(_)) => "is for the kind 'import' alone",
-            (AudienceKind::Import, None) => "is missing",
-        };
-        Err(ApiError::new(
-            ProblemType::InvalidBody,
-            format!("The field 'audience.import_id' {message}."),
-        )
-        .with_errors(vec![FieldError {
-            field: "audience.import_id".to_owned(),
-            message: message.to_owned(),
-        }]))
-    }
-}
-
-impl From<Audience> for AudienceView {
-    fn from(audience: Audience) -> Self {
-        let (kind, import_id) = match audience {
-            Audience::Everybody => (AudienceKind::Everybody, None),
-            Audience::Import { import_id } => (AudienceKind::Import, Some(import_id)),
-        };
-        Self { kind, import_id }
-    }
-}
-
 impl From<(Campaign, CountSnapshot)> for CampaignView {
     fn from((campaign, snapshot): (Campaign, CountSnapshot)) -> Self {
         Self::new(campaign, snapshot.version, &snapshot.counts)
@@ -445,6 +393,7 @@ impl From<StartError> for ApiError {
                     StartRefusal::NoContent => ProblemType::CampaignWithoutTemplate,
                     StartRefusal::NoSender { .. } => ProblemType::NoSender,
                     StartRefusal::ImportUnfinished { .. } => ProblemType::ImportUnfinished,
+                    StartRefusal::ListGone => ProblemType::Unprocessable,
                     StartRefusal::EmptyAudience { .. } => ProblemType::EmptyAudience,
                     StartRefusal::UnknownVariables { .. } => ProblemType::UnknownVariable,
                 };

@@ -27,7 +27,7 @@ pub struct Contacts {
 /// A person.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
-struct ContactView {
+pub(super) struct ContactView {
     /// Its id.
     id: ContactId,
     /// Given name.

@@ -3,6 +3,7 @@
 //! Each resource is one file. What they share: [`auth`] says who asks, [`body`] reads JSON, [`page`] pages lists,
 //! [`problem`] is the one place where an error becomes HTTP, and the [`gate`] is what every request passes.
 
+pub mod audience;
 pub mod auth;
 pub mod body;
 pub mod campaigns;
@@ -16,6 +17,7 @@ pub mod health;
 pub mod home;
 pub mod imports;
 pub mod keys;
+pub mod lists;
 pub mod messages;
 pub mod ops;
 pub mod page;
@@ -59,6 +61,8 @@ pub enum Tag {
     Keys,
     /// People the tenant writes to.
     Contacts,
+    /// Named sets of contacts.
+    Lists,
     /// Files of contacts.
     Imports,
     /// What is said.
@@ -76,6 +80,7 @@ pub type Resources = (
     sessions::Sessions,
     keys::Keys,
     contacts::Contacts,
+    lists::Lists,
     templates::Templates,
     campaigns::Campaigns,
     messages::Messages,
@@ -88,6 +93,7 @@ fn resources(state: &ApiState) -> Resources {
         sessions::Sessions::new(state.clone()),
         keys::Keys::new(state.clone()),
         contacts::Contacts::new(state.clone()),
+        lists::Lists::new(state.clone()),
         templates::Templates::new(state.clone()),
         campaigns::Campaigns::new(state.clone()),
         messages::Messages::new(state.clone()),

@@ -91,6 +91,8 @@ problem_types! {
     ImportAlreadyStarted = 409 "import-already-started" "The import was started before",
     /// The import has ended, one way or another.
     ImportEnded = 409 "import-ended" "The import has ended",
+    /// A campaign or an import needs the list.
+    ListInUse = 409 "list-in-use" "The list is needed",
     /// The import the campaign is written to has not completed.
     ImportUnfinished = 409 "import-unfinished" "The import has not completed",
     /// The body is larger than the operation takes.
@@ -403,6 +405,7 @@ impl From<StoreError> for ApiError {
 /// What has the name, when the constraint is one that keeps names unique.
 fn taken_name(constraint: &str) -> Option<&'static str> {
     match constraint {
+        "contact_lists_tenant_id_name_key" => Some("list"),
         "templates_tenant_id_name_key" => Some("template"),
         _ => None,
     }

@@ -9,7 +9,7 @@ use crate::domain::recipient;
 use crate::jobs::queue::enqueue;
 use crate::store::templates::TemplateVersion;
 use crate::store::{
-    Db, StoreError, TenantTx, attempts, audience, campaigns, imports, senders, templates,
+    Db, StoreError, TenantTx, attempts, audience, campaigns, imports, lists, senders, templates,
 };
 
 /// Why a campaign was not started.
@@ -58,7 +58,7 @@ async fn start_facts(tx: &mut TenantTx, campaign: &Campaign) -> Result<StartFact
     let sender =
         senders::find_active(tx.conn(), tenant_id, campaign.channel, campaign.sender_id).await?;
     let has_recipients =
-        audience::has_recipients(tx, tenant_id, campaign.audience, campaign.channel).await?;
+        audience::has_recipients(tx, tenant_id, &campaign.audience, campaign.channel).await?;
     let unknown_variables = match campaign.content_id {
         Some(content_id) => {
             let version = templates::load_version(tx.conn(), tenant_id, content_id).await?;
@@ -67,16 +67,19 @@ async fn start_facts(tx: &mut TenantTx, campaign: &Campaign) -> Result<StartFact
         }
         None => Vec::new(),
     };
-    let unfinished_import = match campaign.audience {
-        Audience::Everybody => None,
+    let unfinished_import = match &campaign.audience {
+        Audience::Everybody | Audience::Lists { .. } => None,
         Audience::Import { import_id } => {
-            let import = imports::load_import(tx, tenant_id, import_id).await?;
+            let import = imports::load_import(tx, tenant_id, *import_id).await?;
             Some(import.status).filter(|status| status.is_unfinished())
         }
     };
+    let asked = campaign.audience.list_ids();
+    let is_list_gone = lists::hold_lists(tx, tenant_id, asked).await?.len() < asked.len();
     Ok(StartFacts {
         sender_id: sender.map(|sender| sender.id),
         unfinished_import,
+        is_list_gone,
         has_recipients,
         unknown_variables,
     })

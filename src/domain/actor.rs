@@ -22,6 +22,8 @@ text_enum! {
     Permission {
         /// See contacts and imports.
         ReadContacts = "read_contacts",
+        /// Change contacts and lists.
+        WriteContacts = "write_contacts",
         /// Import contacts.
         ImportContacts = "import_contacts",
         /// See templates, and preview them.
@@ -44,6 +46,7 @@ text_enum! {
 /// The lowest role that may, per permission.
 pub const LOWEST_ROLES: &[(Permission, Role)] = &[
     (Permission::ReadContacts, Role::Viewer),
+    (Permission::WriteContacts, Role::Sender),
     (Permission::ImportContacts, Role::Sender),
     (Permission::ReadTemplates, Role::Viewer),
     (Permission::WriteTemplates, Role::Sender),

@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, Class, text_enum};
-use super::ids::{CampaignId, ImportId, SenderId, TemplateVersionId, TenantId};
+use super::ids::{CampaignId, ImportId, ListId, SenderId, TemplateVersionId, TenantId};
 use super::import::ImportStatus;
 
 text_enum! {
@@ -30,7 +30,7 @@ text_enum! {
 }
 
 /// Whom a campaign is written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Audience {
     /// Every contact of the tenant.
@@ -40,6 +40,31 @@ pub enum Audience {
         /// The upload.
         import_id: ImportId,
     },
+    /// Every contact that stands on one of these lists; who stands on several is one person.
+    Lists {
+        /// The lists, each once.
+        list_ids: Vec<ListId>,
+    },
+}
+
+/// Lists of one audience, at most.
+pub const AUDIENCE_LISTS_MAX: usize = 50;
+
+impl Audience {
+    /// Everybody on these lists.
+    pub fn lists(mut list_ids: Vec<ListId>) -> Self {
+        list_ids.sort_unstable();
+        list_ids.dedup();
+        Self::Lists { list_ids }
+    }
+
+    /// The lists it names.
+    pub fn list_ids(&self) -> &[ListId] {
+        match self {
+            Self::Everybody | Self::Import { .. } => &[],
+            Self::Lists { list_ids } => list_ids,
+        }
+    }
 }
 
 /// A campaign as its row holds it.
@@ -84,6 +109,8 @@ pub struct StartFacts {
     pub sender_id: Option<SenderId>,
     /// The upload it is written to, while its rows are not all read: people would be missing.
     pub unfinished_import: Option<ImportStatus>,
+    /// Whether a list it is written to was deleted since: people would be missing.
+    pub is_list_gone: bool,
     /// Whether anybody in the audience has an address on the channel.
     pub has_recipients: bool,
     /// Variables without a fall-back that no contact of the tenant has.
@@ -114,6 +141,9 @@ pub enum StartRefusal {
         /// Where the import is.
         status: ImportStatus,
     },
+    /// A list is not there any more.
+    #[error("a list of the audience was deleted; choose the audience again")]
+    ListGone,
     /// Nobody would get it.
     #[error("nobody in the audience has an address for {channel}; import contacts first")]
     EmptyAudience {
@@ -194,6 +224,9 @@ impl Campaign {
         if let Some(status) = facts.unfinished_import {
             return Err(StartRefusal::ImportUnfinished { status });
         }
+        if facts.is_list_gone {
+            return Err(StartRefusal::ListGone);
+        }
         if !facts.has_recipients {
             return Err(StartRefusal::EmptyAudience {
                 channel: self.channel,
@@ -255,6 +288,7 @@ mod tests {
         StartFacts {
             sender_id: Some(SenderId(Uuid::from_u128(4))),
             unfinished_import: None,
+            is_list_gone: false,
             has_recipients: true,
             unknown_variables: Vec::new(),
         }
@@ -320,11 +354,26 @@ mod tests {
                 .to_string()
                 .contains("import is running")
         );
+        let gone = StartFacts {
+            is_list_gone: true,
+            ..facts()
+        };
+        assert_eq!(refusal(draft(), gone), StartRefusal::ListGone);
         let unknown = StartFacts {
             unknown_variables: vec!["tear".into()],
             ..facts()
         };
         assert!(refusal(draft(), unknown).to_string().contains("{{ tear }}"));
+    }
+
+    #[test]
+    fn a_list_that_is_named_twice_is_one_list() {
+        let id = |n| ListId(Uuid::from_u128(n));
+        let audience = Audience::lists(vec![id(2), id(1), id(2)]);
+        assert_eq!(audience.list_ids(), [id(1), id(2)]);
+        let stored = serde_json::to_string(&audience).unwrap();
+        assert!(stored.contains(r#""kind":"lists""#), "{stored}");
+        assert_eq!(serde_json::from_str::<Audience>(&stored).unwrap(), audience);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{StoreResult, TenantTx, affected};
 use crate::domain::campaign::{Audience, Campaign};
 use crate::domain::channel::Channel;
-use crate::domain::ids::{CampaignId, ContactId, TenantId};
+use crate::domain::ids::{CampaignId, ContactId, ListId, TenantId};
 use crate::domain::recipient::Recipient;
 
 /// How far a campaign's expansion is.
@@ -99,14 +99,16 @@ pub async fn is_frozen(
     Ok(row.is_frozen)
 }
 
-/// The list a campaign's audience is; none for everybody.
-async fn audience_list(
+/// The lists a campaign's audience is; none for everybody.
+async fn audience_lists(
     tx: &mut TenantTx,
     tenant_id: TenantId,
-    audience: Audience,
-) -> StoreResult<Option<Uuid>> {
-    let Audience::Import { import_id } = audience else {
-        return Ok(None);
+    audience: &Audience,
+) -> StoreResult<Option<Vec<Uuid>>> {
+    let import_id = match audience {
+        Audience::Everybody => return Ok(None),
+        Audience::Lists { list_ids } => return Ok(Some(ListId::column(list_ids))),
+        Audience::Import { import_id } => import_id,
     };
     let row = query!(
         "SELECT list_id FROM imports WHERE tenant_id = $1 AND id = $2",
@@ -115,15 +117,16 @@ async fn audience_list(
     )
     .fetch_optional(tx.conn())
     .await?;
-    // An import without a list named nobody: the nil list has no member.
-    Ok(Some(row.and_then(|row| row.list_id).unwrap_or(Uuid::nil())))
+    // An import without a list named nobody.
+    Ok(Some(row.and_then(|row| row.list_id).into_iter().collect()))
 }
 
 /// Freezes the audience: one row per address, and one per contact left out with the reason.
 ///
-/// The caller holds the campaign's row, so that this happens once. Positions follow the contacts' ids.
+/// The caller holds the campaign's row, so that this happens once. Positions follow the contacts' ids. A contact on two
+/// of the lists is chosen once.
 pub async fn freeze(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<Vec<Frozen>> {
-    let list_id = audience_list(tx, campaign.tenant_id, campaign.audience).await?;
+    let list_ids = audience_lists(tx, campaign.tenant_id, &campaign.audience).await?;
     let frozen = query_as!(
         Frozen,
         r#"
@@ -131,8 +134,8 @@ pub async fn freeze(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<Vec<F
             SELECT c.id, CASE $3 WHEN 'email' THEN c.email_mac ELSE c.phone_mac END AS dest_mac
             FROM contacts c
             WHERE c.tenant_id = $1
-              AND ($4::uuid IS NULL OR c.id IN (
-                  SELECT m.contact_id FROM contact_list_members m WHERE m.tenant_id = $1 AND m.list_id = $4))
+              AND ($4::uuid[] IS NULL OR c.id IN (
+                  SELECT m.contact_id FROM contact_list_members m WHERE m.tenant_id = $1 AND m.list_id = ANY($4)))
         ), judged AS (
             SELECT c.id, c.dest_mac, CASE
                 WHEN c.dest_mac IS NULL THEN 'no_address'
@@ -174,7 +177,7 @@ pub async fn freeze(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<Vec<F
         campaign.tenant_id.0,
         campaign.id.0,
         campaign.channel.as_str(),
-        list_id,
+        list_ids.as_deref() as Option<&[Uuid]>,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -279,23 +282,23 @@ pub async fn insert_skips(
 pub async fn has_recipients(
     tx: &mut TenantTx,
     tenant_id: TenantId,
-    audience: Audience,
+    audience: &Audience,
     channel: Channel,
 ) -> StoreResult<bool> {
-    let list_id = audience_list(tx, tenant_id, audience).await?;
+    let list_ids = audience_lists(tx, tenant_id, audience).await?;
     let row = query!(
         r#"
         SELECT EXISTS (
             SELECT FROM contacts c
             WHERE c.tenant_id = $1
               AND CASE $2 WHEN 'email' THEN c.email_mac ELSE c.phone_mac END IS NOT NULL
-              AND ($3::uuid IS NULL OR c.id IN (
-                  SELECT m.contact_id FROM contact_list_members m WHERE m.tenant_id = $1 AND m.list_id = $3))
+              AND ($3::uuid[] IS NULL OR c.id IN (
+                  SELECT m.contact_id FROM contact_list_members m WHERE m.tenant_id = $1 AND m.list_id = ANY($3)))
         ) AS "exists!"
         "#,
         tenant_id.0,
         channel.as_str(),
-        list_id,
+        list_ids.as_deref() as Option<&[Uuid]>,
     )
     .fetch_one(tx.conn())
     .await?;

@@ -76,7 +76,7 @@ pub async fn insert_campaign(
         campaign.status.as_str(),
         campaign.sender_id.map(|id| id.0),
         campaign.content_id.map(|id| id.0),
-        Json(campaign.audience) as _,
+        Json(&campaign.audience) as _,
         interval(campaign.expires_after),
         created_by.map(|id| id.0),
     )

@@ -276,6 +276,28 @@ pub async fn list_contacts(
     Ok(contacts)
 }
 
+/// Of these contacts, those that are there. They stay until the transaction ends.
+pub async fn hold_contacts(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    ids: &[ContactId],
+) -> StoreResult<Vec<ContactId>> {
+    let found = query_scalar!(
+        r#"
+        SELECT id AS "id: ContactId"
+        FROM contacts
+        WHERE tenant_id = $1 AND id = ANY($2)
+        ORDER BY id
+        FOR KEY SHARE
+        "#,
+        tenant_id.0,
+        &ContactId::column(ids),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(found)
+}
+
 /// Drafts as columns, as `unnest` takes them.
 #[derive(Default)]
 struct Columns<'a> {

@@ -38,7 +38,7 @@ fn matrix() -> Vec<(&'static str, Access, Sends)> {
     use Access::{Known, Needs, Operator, Public, Session};
     use Permission::{
         ImportContacts, ManageKeys, ReadCampaigns, ReadContacts, ReadMessages, ReadTemplates,
-        SendCampaigns, WriteCampaigns, WriteTemplates,
+        SendCampaigns, WriteCampaigns, WriteContacts, WriteTemplates,
     };
     use Sends::{Csv, Json, Nothing};
     let id = Uuid::nil();
@@ -59,6 +59,30 @@ fn matrix() -> Vec<(&'static str, Access, Sends)> {
         ("revoke_key", Needs(ManageKeys), Nothing),
         ("list_contacts", Needs(ReadContacts), Nothing),
         ("get_contact", Needs(ReadContacts), Nothing),
+        (
+            "create_list",
+            Needs(WriteContacts),
+            Json(json!({"name": "x"})),
+        ),
+        ("list_lists", Needs(ReadContacts), Nothing),
+        ("get_list", Needs(ReadContacts), Nothing),
+        (
+            "update_list",
+            Needs(WriteContacts),
+            Json(json!({"name": "x"})),
+        ),
+        ("delete_list", Needs(WriteContacts), Nothing),
+        ("list_list_members", Needs(ReadContacts), Nothing),
+        (
+            "add_list_members",
+            Needs(WriteContacts),
+            Json(json!({"contact_ids": [id]})),
+        ),
+        (
+            "remove_list_members",
+            Needs(WriteContacts),
+            Json(json!({"contact_ids": [id]})),
+        ),
         ("create_import", Needs(ImportContacts), Csv("phone\n")),
         ("list_imports", Needs(ReadContacts), Nothing),
         ("get_import", Needs(ReadContacts), Nothing),

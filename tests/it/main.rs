@@ -28,6 +28,7 @@ mod imports;
 mod jobs_twice;
 mod keys;
 mod launcher;
+mod lists_api;
 mod live_numbers;
 mod message_path;
 mod migrate;
