@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::batch::{BatchSpec, Batcher};
-use crate::providers::demo::{Ledger, LedgerEntry};
+use crate::domain::ids::{AttemptId, MessageKey};
+use crate::providers::demo::{KnownEntry, Ledger, LedgerEntry};
 use crate::store::Db;
 use crate::store::demo_ledger::{self, NewEntry};
 
@@ -18,11 +19,13 @@ const BATCH: BatchSpec = BatchSpec {
 /// Writes accepted calls into `demo_ledger`.
 #[derive(Debug)]
 pub(super) struct DatabaseLedger {
+    db: Db,
     batcher: Batcher<LedgerEntry, Result<(), String>>,
 }
 
 impl DatabaseLedger {
     pub(super) fn spawn(db: Db) -> Self {
+        let reader = db.clone();
         let batcher = Batcher::spawn(BATCH, move |entries: Vec<LedgerEntry>| {
             let db = db.clone();
             async move {
@@ -32,7 +35,10 @@ impl DatabaseLedger {
                 rows.iter().map(|_| answer.clone()).collect()
             }
         });
-        Self { batcher }
+        Self {
+            db: reader,
+            batcher,
+        }
     }
 }
 
@@ -50,6 +56,23 @@ impl Ledger for DatabaseLedger {
         Box::pin(async move {
             let lost = || Err("the ledger gave no answer".into());
             self.batcher.ask(entry).await.unwrap_or_else(lost)
+        })
+    }
+
+    fn list(
+        &self,
+        key: MessageKey,
+        attempt_id: AttemptId,
+    ) -> BoxFuture<'_, Result<Vec<KnownEntry>, String>> {
+        Box::pin(async move {
+            let entries = demo_ledger::list_entries(&self.db.batch_pool(), key, attempt_id).await;
+            let known = |entry: demo_ledger::Entry| KnownEntry {
+                provider_message_id: entry.provider_message_id,
+                accepted_at: entry.accepted_at,
+            };
+            entries
+                .map(|entries| entries.into_iter().map(known).collect())
+                .map_err(|error| error.to_string())
         })
     }
 }

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountError, AccountStatus, Provider, SendError, SendReceipt, SendRequest, WebhookError,
-    WebhookReport,
+    AccountError, AccountStatus, Candidate, LookUp, LookUpAnswer, Provider, SendError, SendReceipt,
+    SendRequest, WebhookError, WebhookReport,
 };
 use crate::domain::channel::Channel;
 use crate::domain::demo::{self, Fate};
@@ -31,6 +32,15 @@ pub struct LedgerEntry {
     pub next: Option<(&'static str, Duration)>,
 }
 
+/// One accepted call, as the ledger remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownEntry {
+    /// What the demo provider calls it.
+    pub provider_message_id: String,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+}
+
 /// Where accepted calls are written down. Handed in, since providers name no store.
 pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Returns once the entry is durable.
@@ -38,6 +48,16 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// A text when that is not certain: the entry may be there or not.
     fn record(&self, entry: LedgerEntry) -> BoxFuture<'_, Result<(), String>>;
+
+    /// What it holds of one attempt.
+    ///
+    /// # Errors
+    /// A text when it cannot be asked.
+    fn list(
+        &self,
+        key: MessageKey,
+        attempt_id: AttemptId,
+    ) -> BoxFuture<'_, Result<Vec<KnownEntry>, String>>;
 }
 
 /// The demo provider.
@@ -90,6 +110,33 @@ impl Provider for DemoProvider {
                 Ok(()) => Ok(receipt),
                 Err(reason) => Err(SendError::Uncertain { reason }),
             }
+        })
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        question: &'a LookUp,
+    ) -> BoxFuture<'a, Result<LookUpAnswer, AccountError>> {
+        Box::pin(async move {
+            let word = demo::first_word(question.channel);
+            let status = Status::parse(question.channel, word)
+                .map_err(|error| AccountError::Unreachable(error.to_string()))?;
+            let known = self.ledger.list(question.key, question.attempt_id).await;
+            let candidates = known
+                .map_err(AccountError::Unreachable)?
+                .into_iter()
+                .map(|entry| Candidate {
+                    provider_message_id: entry.provider_message_id,
+                    has_same_text: true,
+                    created_at: entry.accepted_at,
+                    status,
+                    error_code: None,
+                })
+                .collect();
+            Ok(LookUpAnswer {
+                candidates,
+                is_complete: true,
+            })
         })
     }
 
@@ -147,6 +194,23 @@ mod tests {
                     Ok(())
                 }
             })
+        }
+
+        fn list(
+            &self,
+            key: MessageKey,
+            attempt_id: AttemptId,
+        ) -> BoxFuture<'_, Result<Vec<KnownEntry>, String>> {
+            let entries = self.entries.lock().unwrap();
+            let known = entries
+                .iter()
+                .filter(|entry| entry.key == key && entry.attempt_id == attempt_id)
+                .map(|entry| KnownEntry {
+                    provider_message_id: entry.provider_message_id.clone(),
+                    accepted_at: DateTime::UNIX_EPOCH,
+                })
+                .collect();
+            Box::pin(async { Ok(known) })
         }
     }
 
@@ -206,6 +270,33 @@ mod tests {
             provider.send(&taken).await,
             Err(SendError::Uncertain { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn it_knows_what_it_took_even_when_nobody_heard_the_answer() {
+        let provider = DemoProvider::new(Arc::new(Memory {
+            is_broken: true,
+            ..Memory::default()
+        }));
+        let taken = find(|fate| matches!(fate, Fate::Taken { .. }));
+        let question = LookUp {
+            key: taken.key,
+            attempt_id: taken.attempt_id,
+            channel: taken.channel,
+            from: taken.from.clone(),
+            to: taken.to.clone(),
+            body: taken.body.clone(),
+            since: DateTime::UNIX_EPOCH,
+            until: DateTime::UNIX_EPOCH,
+        };
+
+        let before = provider.look_up(&question).await.unwrap();
+        provider.send(&taken).await.unwrap_err();
+        let after = provider.look_up(&question).await.unwrap();
+
+        assert!(before.candidates.is_empty() && before.is_complete);
+        assert_eq!(after.candidates.len(), 1);
+        assert!(after.candidates[0].has_same_text);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ pub mod demo;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
 use crate::domain::channel::Channel;
@@ -74,6 +75,52 @@ pub enum SendError {
     },
 }
 
+/// An attempt whose answer never came, as we ask the provider about it.
+#[derive(Debug, Clone)]
+pub struct LookUp {
+    /// Which message.
+    pub key: MessageKey,
+    /// Which attempt.
+    pub attempt_id: AttemptId,
+    /// How it was to reach the person.
+    pub channel: Channel,
+    /// The sender's address.
+    pub from: String,
+    /// The person's address.
+    pub to: String,
+    /// The text as it was sent.
+    pub body: String,
+    /// The provider cannot have made it before this instant.
+    pub since: DateTime<Utc>,
+    /// Nor after this one.
+    pub until: DateTime<Utc>,
+}
+
+/// A message that the provider has and that may be the one we ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// What the provider calls it.
+    pub provider_message_id: String,
+    /// Whether it says what we asked to be said.
+    pub has_same_text: bool,
+    /// When the provider made it.
+    pub created_at: DateTime<Utc>,
+    /// What the provider says of it now.
+    pub status: Status,
+    /// Its error code, where it has one.
+    pub error_code: Option<String>,
+}
+
+/// What a provider has to the person within the asked window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookUpAnswer {
+    /// Every message of ours to that person, whatever its text, oldest first. Which of them are other attempts' the
+    /// provider does not know.
+    pub candidates: Vec<Candidate>,
+    /// Whether the whole window was seen. An empty answer proves nothing otherwise.
+    pub is_complete: bool,
+}
+
 /// Why a provider account is not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
@@ -117,6 +164,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         &'a self,
         request: &'a SendRequest,
     ) -> BoxFuture<'a, Result<SendReceipt, SendError>>;
+
+    /// Asks what the provider has of an attempt whose answer never came. Reads alone, so it may be repeated.
+    fn look_up<'a>(
+        &'a self,
+        question: &'a LookUp,
+    ) -> BoxFuture<'a, Result<LookUpAnswer, AccountError>>;
 
     /// Checks that the account's credentials work.
     fn verify<'a>(&'a self, account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>>;

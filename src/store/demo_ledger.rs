@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::postgres::types::PgInterval;
-use sqlx::{PgPool, query};
+use sqlx::{PgPool, query, query_as};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx, interval};
@@ -57,6 +58,38 @@ pub async fn insert_entries(pool: &PgPool, entries: &[NewEntry]) -> StoreResult<
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// An accepted call as it was written down.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What the demo provider calls it.
+    pub provider_message_id: String,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+}
+
+/// The accepted calls of one attempt, oldest first.
+pub async fn list_entries(
+    pool: &PgPool,
+    key: MessageKey,
+    attempt_id: AttemptId,
+) -> StoreResult<Vec<Entry>> {
+    let entries = query_as!(
+        Entry,
+        r#"
+        SELECT provider_message_id, accepted_at
+        FROM demo_ledger
+        WHERE tenant_id = $1 AND message_id = $2 AND attempt_id = $3
+        ORDER BY id
+        "#,
+        key.tenant_id.0,
+        key.id.0,
+        attempt_id.0,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(entries)
 }
 
 /// An entry whose next word is due.
