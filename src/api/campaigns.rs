@@ -1,4 +1,6 @@
-//! Campaigns: made, started, paused, and followed by request or by stream.
+//! Campaigns: made, changed, and followed by request or by stream. What starts and stops them is in [`switches`].
+
+pub mod switches;
 
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
@@ -9,17 +11,16 @@ use uuid::Uuid;
 use super::Tag;
 use super::audience::{AudienceView, require_audience};
 use super::body::Body;
-use super::change::{Once, Turn};
+use super::change::{Facts, Once, Turn};
 use super::events::{CampaignStream, stream_campaign};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
 use super::progress::CampaignProgress;
-use super::reply::{Accepted, AsJson, Created};
+use super::reply::{AsJson, Created};
 use super::state::ApiState;
-use crate::delivery::campaigns::{PauseError, StartError, pause_campaign, start_campaign};
 use crate::domain::actor::{Actor, Permission};
 use crate::domain::audit::AuditEntry;
-use crate::domain::campaign::{Audience, Campaign, CampaignStatus, StartRefusal};
+use crate::domain::campaign::{Audience, Campaign, CampaignEdit};
 use crate::domain::channel::Channel;
 use crate::domain::counts::Counts;
 use crate::domain::ids::{CampaignId, SenderId, TemplateId, TemplateVersionId};
@@ -48,6 +49,22 @@ struct NewCampaign {
     sender_id: Option<SenderId>,
 }
 
+/// What to change of a draft.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields, skip_serializing_if_is_none)]
+struct CampaignChange {
+    /// What people call it.
+    #[oai(validator(min_length = 1, max_length = 200))]
+    name: Option<String>,
+    /// What it says: the template's current version. With a template of another channel, the campaign's channel changes,
+    /// too.
+    template_id: Option<TemplateId>,
+    /// Whom it is written to.
+    audience: Option<AudienceView>,
+    /// Where its messages come from.
+    sender_id: Option<SenderId>,
+}
+
 /// A campaign.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
@@ -64,6 +81,8 @@ struct CampaignView {
     template_version_id: Option<TemplateVersionId>,
     /// Where its messages come from; chosen at the start.
     sender_id: Option<SenderId>,
+    /// When it starts by itself, or did.
+    send_at: Option<DateTime<Utc>>,
     /// When it was made.
     created_at: DateTime<Utc>,
     /// When it was started.
@@ -72,19 +91,10 @@ struct CampaignView {
     paused_at: Option<DateTime<Utc>>,
     /// When it ended.
     finished_at: Option<DateTime<Utc>>,
-    /// Why it failed.
+    /// Why it could not be started at its time, and what to do.
     failure_reason: Option<String>,
     /// How far it is.
     progress: CampaignProgress,
-}
-
-/// What a pause found.
-#[derive(Debug, Object)]
-struct PausedCampaign {
-    /// The status now.
-    status: CampaignStatus,
-    /// Calls that were under way and cannot be called back. Nothing new begins from the answer on.
-    in_flight: i64,
 }
 
 #[OpenApi(tag = "Tag::Campaigns")]
@@ -107,14 +117,10 @@ impl Campaigns {
         };
         let tx = change.tx();
 
-        let template = require_parts(tx, &actor, &body.0, &audience).await?;
-        let campaign = draft(
-            &actor,
-            &body.0,
-            &template,
-            audience,
-            self.state.clock().now(),
-        );
+        let template = load_template(tx, &actor, body.0.template_id).await?;
+        require_parts(tx, &actor, Some(&audience), body.0.sender_id).await?;
+        let now = self.state.clock().now();
+        let campaign = draft(&actor, &body.0, &template, audience, now);
         campaigns::insert_campaign(tx, &campaign, actor.user_id()).await?;
         let view = CampaignView::new(campaign, 0, &Counts::default());
         let entry = AuditEntry::new("create_campaign", "campaign", &view.id).after(view.as_json());
@@ -164,55 +170,54 @@ impl Campaigns {
         Ok(Json(show(&mut tx, campaign).await?))
     }
 
-    /// Send a campaign.
+    /// Change a draft.
     ///
-    /// Answers once it is on its way; who gets it is frozen a moment later. Follow it at `…/status` or `…/sse`.
+    /// What is absent stays; a campaign that failed to start is a draft again.
     #[oai(
-        path = "/campaigns/:campaign_id/send",
-        method = "post",
-        operation_id = "send_campaign"
+        path = "/campaigns/:campaign_id",
+        method = "patch",
+        operation_id = "update_campaign"
     )]
-    async fn send_campaign(
+    async fn update_campaign(
         &self,
         actor: Actor,
-        once: Once,
+        facts: Facts,
         /// The campaign.
         campaign_id: Path<CampaignId>,
-    ) -> ApiResult<Accepted<CampaignView>> {
-        actor.require(Permission::SendCampaigns)?;
-        let mut change = match once.in_cell(&self.state, &actor).await? {
-            Turn::First(change) => change,
-            Turn::Repeat(answer) => return Ok(answer),
-        };
+        body: Body<CampaignChange>,
+    ) -> ApiResult<Json<CampaignView>> {
+        actor.require(Permission::WriteCampaigns)?;
+        let audience = body
+            .0
+            .audience
+            .as_ref()
+            .map(AudienceView::parse)
+            .transpose()?;
+        let mut change = facts.in_cell(&self.state, &actor).await?;
         let tx = change.tx();
-        let clock = self.state.clock();
-        let started = start_campaign(tx, actor.tenant_id, campaign_id.0, clock).await?;
-        let view = show(tx, started).await?;
-        let entry = AuditEntry::new("send_campaign", "campaign", &view.id);
-        change.commit(entry, Accepted(view)).await
-    }
 
-    /// Pause a campaign.
-    ///
-    /// No call begins after the answer, which says how many were under way.
-    #[oai(
-        path = "/campaigns/:campaign_id/pause",
-        method = "post",
-        operation_id = "pause_campaign"
-    )]
-    async fn pause_campaign(
-        &self,
-        actor: Actor,
-        /// The campaign.
-        campaign_id: Path<CampaignId>,
-    ) -> ApiResult<Json<PausedCampaign>> {
-        actor.require(Permission::SendCampaigns)?;
-        let (campaign, in_flight) =
-            pause_campaign(&self.state.db, actor.tenant_id, campaign_id.0).await?;
-        Ok(Json(PausedCampaign {
-            status: campaign.status,
-            in_flight,
-        }))
+        let campaign =
+            campaigns::load_for_update(tx.conn(), actor.tenant_id, campaign_id.0).await?;
+        let before = CampaignView::new(campaign.clone(), 0, &Counts::default()).as_json();
+        require_parts(tx, &actor, audience.as_ref(), body.0.sender_id).await?;
+        let content = match body.0.template_id {
+            Some(id) => Some(load_template(tx, &actor, id).await?),
+            None => None,
+        };
+        let edit = CampaignEdit {
+            name: body.0.name.map(|name| name.trim().to_owned()),
+            content: content.map(|template| (template.version.id, template.channel)),
+            audience,
+            sender_id: body.0.sender_id,
+        };
+        let edited = campaign.edit(edit)?;
+        campaigns::save_campaign(tx, &edited).await?;
+        let view = show(tx, edited).await?;
+        let entry = AuditEntry::new("update_campaign", "campaign", &view.id)
+            .before(before)
+            .after(view.as_json());
+        change.finish(entry).await?;
+        Ok(Json(view))
     }
 
     /// Show how far a campaign is.
@@ -270,23 +275,29 @@ impl Campaigns {
     }
 }
 
-/// What a new campaign names must be there and be the tenant's.
+/// The template that a campaign is to say.
+async fn load_template(tx: &mut TenantTx, actor: &Actor, id: TemplateId) -> ApiResult<Template> {
+    templates::load_template(tx, actor.tenant_id, id)
+        .await
+        .map_err(|error| unknown_part(error, "template_id"))
+}
+
+/// What else a campaign names must be there and be the tenant's.
 async fn require_parts(
     tx: &mut TenantTx,
     actor: &Actor,
-    new: &NewCampaign,
-    audience: &Audience,
-) -> ApiResult<Template> {
-    let template = templates::load_template(tx, actor.tenant_id, new.template_id)
-        .await
-        .map_err(|error| unknown_part(error, "template_id"))?;
-    require_audience(tx, actor.tenant_id, audience).await?;
-    if let Some(sender_id) = new.sender_id {
+    audience: Option<&Audience>,
+    sender_id: Option<SenderId>,
+) -> ApiResult<()> {
+    if let Some(audience) = audience {
+        require_audience(tx, actor.tenant_id, audience).await?;
+    }
+    if let Some(sender_id) = sender_id {
         senders::load_sender(tx.conn(), actor.tenant_id, sender_id)
             .await
             .map_err(|error| unknown_part(error, "sender_id"))?;
     }
-    Ok(template)
+    Ok(())
 }
 
 /// A thing that the body names and that is not there, or is somebody else's.
@@ -373,6 +384,7 @@ impl CampaignView {
             audience: campaign.audience.into(),
             template_version_id: campaign.content_id,
             sender_id: campaign.sender_id,
+            send_at: campaign.send_at,
             created_at: campaign.created_at,
             started_at: campaign.started_at,
             paused_at: campaign.paused_at,
@@ -381,40 +393,4 @@ impl CampaignView {
             progress: CampaignProgress::new(campaign.status, version, counts),
         }
     }
-}
-
-impl From<StartError> for ApiError {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::Store(error) => error.into(),
-            StartError::Refused(refusal) => {
-                let problem = match &refusal {
-                    StartRefusal::AlreadySent { .. } => ProblemType::CampaignAlreadySent,
-                    StartRefusal::NoContent => ProblemType::CampaignWithoutTemplate,
-                    StartRefusal::NoSender { .. } => ProblemType::NoSender,
-                    StartRefusal::ImportUnfinished { .. } => ProblemType::ImportUnfinished,
-                    StartRefusal::ListGone => ProblemType::Unprocessable,
-                    StartRefusal::EmptyAudience { .. } => ProblemType::EmptyAudience,
-                    StartRefusal::UnknownVariables { .. } => ProblemType::UnknownVariable,
-                };
-                Self::new(problem, refused(&refusal))
-            }
-        }
-    }
-}
-
-impl From<PauseError> for ApiError {
-    fn from(error: PauseError) -> Self {
-        match error {
-            PauseError::Store(error) => error.into(),
-            PauseError::Refused(refusal) => {
-                Self::new(ProblemType::CampaignNotSending, refused(&refusal))
-            }
-        }
-    }
-}
-
-/// A refusal as whole sentences.
-fn refused(refusal: &impl std::fmt::Display) -> String {
-    format!("Nothing was changed: {refusal}.")
 }

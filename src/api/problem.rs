@@ -83,6 +83,14 @@ problem_types! {
     CampaignAlreadySent = 409 "campaign-already-sent" "The campaign was sent before",
     /// Only a campaign that is sending can be paused.
     CampaignNotSending = 409 "campaign-not-sending" "The campaign is not sending",
+    /// Only a paused campaign can go on.
+    CampaignNotPaused = 409 "campaign-not-paused" "The campaign is not paused",
+    /// Only a scheduled campaign can be unscheduled.
+    CampaignNotScheduled = 409 "campaign-not-scheduled" "The campaign is not scheduled",
+    /// Only a draft can be changed.
+    CampaignNotDraft = 409 "campaign-not-draft" "The campaign is not a draft",
+    /// It has completed or was cancelled before.
+    CampaignEnded = 409 "campaign-ended" "The campaign has ended",
     /// The first request with this idempotency key has not ended.
     IdempotencyKeyBusy = 409 "idempotency-key-busy" "The first request with this key is at work",
     /// The file is still coming in.
@@ -109,6 +117,8 @@ problem_types! {
     CampaignWithoutTemplate = 422 "campaign-without-template" "The campaign has no template",
     /// There is no active sender for the channel.
     NoSender = 422 "no-sender" "There is nothing to send from",
+    /// A campaign cannot start then.
+    InvalidSendAt = 422 "invalid-send-at" "The campaign cannot start then",
     /// Nobody would get it.
     EmptyAudience = 422 "empty-audience" "Nobody would get it",
     /// The template names what no contact has.

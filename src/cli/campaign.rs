@@ -14,17 +14,19 @@ use super::installation::Installation;
 use super::output::print;
 use super::tenant::find_tenant;
 use crate::config::Config;
-use crate::delivery::campaigns::{pause_campaign, start_campaign};
+use crate::delivery::campaigns::{count_in_flight, pause_campaign, start_campaign};
 use crate::delivery::imports::{Upload, start_import};
+use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::campaign::{Audience, Campaign};
 use crate::domain::channel::Channel;
 use crate::domain::counts::CountGroups;
 use crate::domain::ids::{CampaignId, ImportId, TemplateId, TemplateVersionId, TenantId};
 use crate::domain::import::{Attestation, Choices, Import, ImportStatus, OnMatch};
 use crate::domain::template::{Markup, Template};
+use crate::store::audit::{Origin, insert_entry};
 use crate::store::campaign_counts::{CountSnapshot, list_snapshots};
 use crate::store::templates::{NewVersion, insert_template, insert_version};
-use crate::store::{campaigns, imports};
+use crate::store::{Db, campaigns, imports};
 
 /// Bytes of the file read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -109,7 +111,7 @@ impl CampaignCommand {
             }
             Self::Pause { id, tenant } => {
                 let tenant_id = find_tenant(&installation, &tenant).await?;
-                let (_, in_flight) = pause_campaign(&installation.db, tenant_id, id).await?;
+                let in_flight = pause(&installation.db, tenant_id, id).await?;
                 print(
                     json,
                     &json!({ "campaign_id": id, "in_flight": in_flight }),
@@ -184,6 +186,23 @@ impl Send {
         let now = installation.db.clock().now();
         Campaign::draft(ids, &self.name, self.channel, version_id, audience, now)
     }
+}
+
+/// Pauses a campaign and says how many calls were under way.
+async fn pause(db: &Db, tenant_id: TenantId, id: CampaignId) -> anyhow::Result<i64> {
+    let mut tx = db.cell(tenant_id).begin().await?;
+    let switched = pause_campaign(&mut tx, tenant_id, id, db.clock()).await?;
+    let origin = Origin {
+        author: Author::Operator,
+        request_id: None,
+        ip: None,
+    };
+    let entry = AuditEntry::new("pause_campaign", "campaign", &id)
+        .before(json!({ "status": switched.before }))
+        .after(json!({ "status": switched.campaign.status }));
+    insert_entry(&mut tx, tenant_id, &origin, &entry).await?;
+    tx.commit().await?;
+    Ok(count_in_flight(db, tenant_id, id).await?)
 }
 
 /// Brings the file in, piece by piece.

@@ -1,15 +1,22 @@
-//! The switches of a campaign: start and pause, the same for every door.
+//! The switches of a campaign, the same for every door, each in the caller's transaction.
+//!
+//! What stops a campaign takes its lock first: a begin that is under way commits before the status changes, and none begins
+//! after it.
 
 use crate::clock::Clock;
-use crate::domain::campaign::{Audience, Campaign, PauseRefusal, StartFacts, StartRefusal};
+use crate::domain::campaign::{
+    Audience, Campaign, CampaignStatus, SendAt, SendAtRefusal, StartFacts, StartRefusal,
+    SwitchRefusal,
+};
 use crate::domain::content::{Content, Source};
 use crate::domain::ids::{CampaignId, TenantId};
-use crate::domain::orders::ExpandCampaign;
+use crate::domain::orders::{CancelCampaign, ExpandCampaign};
 use crate::domain::recipient;
 use crate::jobs::queue::enqueue;
 use crate::store::templates::TemplateVersion;
 use crate::store::{
-    Db, StoreError, TenantTx, attempts, audience, campaigns, imports, lists, senders, templates,
+    Db, LANES, StoreError, StoreResult, TenantTx, attempts, audience, campaigns, imports, lanes,
+    lists, senders, templates, tenants,
 };
 
 /// Why a campaign was not started.
@@ -23,15 +30,27 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Why a campaign was not paused.
+/// Why a campaign did not take a step.
 #[derive(Debug, thiserror::Error)]
-pub enum PauseError {
-    /// It is not sending.
+pub enum SwitchError {
+    /// Its status does not allow it.
     #[error(transparent)]
-    Refused(#[from] PauseRefusal),
+    Refused(#[from] SwitchRefusal),
+    /// It cannot start then.
+    #[error(transparent)]
+    Time(#[from] SendAtRefusal),
     /// The database could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A step that a campaign took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Switched {
+    /// Where it was.
+    pub before: CampaignStatus,
+    /// As it is now.
+    pub campaign: Campaign,
 }
 
 /// Starts a campaign in the caller's transaction; its messages are made by the job this orders.
@@ -101,22 +120,93 @@ fn required_attributes(version: &TemplateVersion) -> Result<Vec<String>, StoreEr
         .collect())
 }
 
-/// Pauses a campaign. When this returns, no further call of it begins.
-///
-/// Answers how many calls were under way; all of them are over within the attempt's deadline.
+/// Pauses a campaign. Once this has committed, no further call of it begins; [`count_in_flight`] says how many were under
+/// way.
 pub async fn pause_campaign(
-    db: &Db,
+    tx: &mut TenantTx,
     tenant_id: TenantId,
     id: CampaignId,
-) -> Result<(Campaign, i64), PauseError> {
-    let mut tx = db.cell(tenant_id).begin().await?;
+    clock: &Clock,
+) -> Result<Switched, SwitchError> {
     // First the barrier, then the row: a begin that is under way commits before the status changes.
-    campaigns::lock_out_begins(&mut tx, id).await?;
-    let campaign = campaigns::load_for_update(tx.conn(), tenant_id, id).await?;
-    let paused = campaign.pause(db.clock().now())?;
-    campaigns::save_campaign(&mut tx, &paused).await?;
-    tx.commit().await?;
+    campaigns::lock_out_begins(tx, id).await?;
+    switch(tx, tenant_id, id, |campaign| campaign.pause(clock.now())).await
+}
+
+/// Lets a paused campaign go on.
+pub async fn resume_campaign(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> Result<Switched, SwitchError> {
+    let switched = switch(tx, tenant_id, id, Campaign::resume).await?;
+    lanes::wake_campaign(tx.conn(), tenant_id, id).await?;
+    tx.announce(LANES, 0);
+    Ok(switched)
+}
+
+/// Stops a campaign for good. Once this has committed, no further call of it begins; what waits is dropped by the job this
+/// orders.
+pub async fn cancel_campaign(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+    clock: &Clock,
+) -> Result<Switched, SwitchError> {
+    campaigns::lock_out_begins(tx, id).await?;
+    let switched = switch(tx, tenant_id, id, |campaign| campaign.cancel(clock.now())).await?;
+    if switched.campaign.started_at.is_some() {
+        let order = CancelCampaign {
+            tenant_id,
+            campaign_id: id,
+        };
+        enqueue(tx, order).await.map_err(StoreError::from)?;
+    }
+    Ok(switched)
+}
+
+/// Lets a campaign start by itself, at an instant or when the tenant's clock shows a time.
+pub async fn schedule_campaign(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+    send_at: SendAt,
+    clock: &Clock,
+) -> Result<Switched, SwitchError> {
+    let tenant = tenants::load_tenant(tx, tenant_id).await?;
+    let zone = tenant
+        .timezone
+        .parse()
+        .map_err(|_| StoreError::Unreadable(format!("time zone {:?}", tenant.timezone)))?;
+    let at = send_at.resolve(zone, clock.now())?;
+    switch(tx, tenant_id, id, |campaign| campaign.schedule(at)).await
+}
+
+/// Makes a scheduled campaign a draft again.
+pub async fn unschedule_campaign(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> Result<Switched, SwitchError> {
+    switch(tx, tenant_id, id, Campaign::unschedule).await
+}
+
+/// Calls of a campaign that may be under way; after a pause or a cancellation all of them are over within the attempt's
+/// deadline.
+pub async fn count_in_flight(db: &Db, tenant_id: TenantId, id: CampaignId) -> StoreResult<i64> {
     let mut tx = db.cell(tenant_id).begin().await?;
-    let in_flight = attempts::count_in_flight(&mut tx, tenant_id, id).await?;
-    Ok((paused, in_flight))
+    attempts::count_in_flight(&mut tx, tenant_id, id).await
+}
+
+async fn switch(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+    step: impl FnOnce(Campaign) -> Result<Campaign, SwitchRefusal>,
+) -> Result<Switched, SwitchError> {
+    let campaign = campaigns::load_for_update(tx.conn(), tenant_id, id).await?;
+    let before = campaign.status;
+    let campaign = step(campaign)?;
+    campaigns::save_campaign(tx, &campaign).await?;
+    Ok(Switched { before, campaign })
 }

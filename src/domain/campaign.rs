@@ -1,4 +1,10 @@
 //! A campaign: one content for one audience, and what may be done with it when.
+//!
+//! `draft → scheduled → sending ⇄ paused → completed | cancelled`; one whose scheduled start is refused has `failed`, and
+//! may be mended and sent like a draft. The start is decided here, every other step in [`switches`].
+
+mod send_at;
+mod switches;
 
 use std::time::Duration;
 
@@ -8,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::channel::{Channel, Class, text_enum};
 use super::ids::{CampaignId, ImportId, ListId, SenderId, TemplateVersionId, TenantId};
 use super::import::ImportStatus;
+
+pub use self::send_at::{SendAt, SendAtRefusal};
+pub use self::switches::{CampaignEdit, Switch, SwitchRefusal};
 
 text_enum! {
     /// Where a campaign is.
@@ -24,8 +33,15 @@ text_enum! {
         Completed = "completed",
         /// Stopped for good.
         Cancelled = "cancelled",
-        /// Could not be started.
+        /// Could not be started at its time.
         Failed = "failed",
+    }
+}
+
+impl CampaignStatus {
+    /// Whether nothing of it was ever sent, and a start may be tried.
+    pub fn is_startable(self) -> bool {
+        matches!(self, Self::Draft | Self::Scheduled | Self::Failed)
     }
 }
 
@@ -88,6 +104,8 @@ pub struct Campaign {
     pub content_id: Option<TemplateVersionId>,
     /// Whom it is written to.
     pub audience: Audience,
+    /// When it starts by itself, or did.
+    pub send_at: Option<DateTime<Utc>>,
     /// A message that waited so long is dropped.
     pub expires_after: Duration,
     /// In whole milliseconds; part of every message's id, so it never changes once set.
@@ -166,14 +184,6 @@ fn list(names: &[String]) -> String {
         .join(", ")
 }
 
-/// Why a campaign is not paused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("only a campaign that is sending can be paused; this one is {status}")]
-pub struct PauseRefusal {
-    /// Where it is.
-    pub status: CampaignStatus,
-}
-
 impl Campaign {
     /// How long a message may wait unless its campaign says otherwise.
     pub const EXPIRES_AFTER: Duration = Duration::from_hours(72);
@@ -197,6 +207,7 @@ impl Campaign {
             sender_id: None,
             content_id,
             audience,
+            send_at: None,
             expires_after: Self::EXPIRES_AFTER,
             started_at: None,
             paused_at: None,
@@ -208,7 +219,7 @@ impl Campaign {
 
     /// The campaign as it is once it has started.
     pub fn start(self, facts: StartFacts, now: DateTime<Utc>) -> Result<Self, StartRefusal> {
-        if self.status != CampaignStatus::Draft {
+        if !self.status.is_startable() {
             return Err(StartRefusal::AlreadySent {
                 status: self.status,
             });
@@ -242,153 +253,14 @@ impl Campaign {
             sender_id: Some(sender_id),
             // The id of a message holds milliseconds; the row must not know more.
             started_at: Some(now.trunc_subsecs(3)),
-            ..self
-        })
-    }
-
-    /// The campaign as it is while nothing new may begin.
-    pub fn pause(self, now: DateTime<Utc>) -> Result<Self, PauseRefusal> {
-        if self.status != CampaignStatus::Sending {
-            return Err(PauseRefusal {
-                status: self.status,
-            });
-        }
-        Ok(Self {
-            status: CampaignStatus::Paused,
-            paused_at: Some(now),
+            // Sent by hand before its time: that time means nothing any more.
+            send_at: self.send_at.filter(|at| *at <= now),
+            finished_at: None,
+            failure_reason: None,
             ..self
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn draft() -> Campaign {
-        let ids = (TenantId(Uuid::from_u128(1)), CampaignId(Uuid::from_u128(2)));
-        let content_id = Some(TemplateVersionId(Uuid::from_u128(3)));
-        Campaign::draft(
-            ids,
-            "Spring sale",
-            Channel::Sms,
-            content_id,
-            Audience::Everybody,
-            now(),
-        )
-    }
-
-    fn now() -> DateTime<Utc> {
-        DateTime::from_timestamp_micros(1_764_000_000_123_456).unwrap()
-    }
-
-    fn facts() -> StartFacts {
-        StartFacts {
-            sender_id: Some(SenderId(Uuid::from_u128(4))),
-            unfinished_import: None,
-            is_list_gone: false,
-            has_recipients: true,
-            unknown_variables: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_started_campaign_knows_its_sender_and_a_whole_millisecond() {
-        let started = draft().start(facts(), now()).unwrap();
-
-        assert_eq!(started.status, CampaignStatus::Sending);
-        assert_eq!(started.sender_id, facts().sender_id);
-        assert_eq!(
-            started.started_at.unwrap().timestamp_subsec_micros(),
-            123_000
-        );
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let refusal = |campaign: Campaign, facts| campaign.start(facts, now()).unwrap_err();
-
-        assert_eq!(
-            refusal(
-                Campaign {
-                    content_id: None,
-                    ..draft()
-                },
-                facts()
-            ),
-            StartRefusal::NoContent
-        );
-        assert_eq!(
-            refusal(
-                draft(),
-                StartFacts {
-                    sender_id: None,
-                    ..facts()
-                }
-            ),
-            StartRefusal::NoSender {
-                channel: Channel::Sms
-            }
-        );
-        assert_eq!(
-            refusal(
-                draft(),
-                StartFacts {
-                    has_recipients: false,
-                    ..facts()
-                }
-            ),
-            StartRefusal::EmptyAudience {
-                channel: Channel::Sms
-            }
-        );
-        let running = StartFacts {
-            unfinished_import: Some(ImportStatus::Running),
-            has_recipients: false,
-            ..facts()
-        };
-        assert!(
-            refusal(draft(), running)
-                .to_string()
-                .contains("import is running")
-        );
-        let gone = StartFacts {
-            is_list_gone: true,
-            ..facts()
-        };
-        assert_eq!(refusal(draft(), gone), StartRefusal::ListGone);
-        let unknown = StartFacts {
-            unknown_variables: vec!["tear".into()],
-            ..facts()
-        };
-        assert!(refusal(draft(), unknown).to_string().contains("{{ tear }}"));
-    }
-
-    #[test]
-    fn a_list_that_is_named_twice_is_one_list() {
-        let id = |n| ListId(Uuid::from_u128(n));
-        let audience = Audience::lists(vec![id(2), id(1), id(2)]);
-        assert_eq!(audience.list_ids(), [id(1), id(2)]);
-        let stored = serde_json::to_string(&audience).unwrap();
-        assert!(stored.contains(r#""kind":"lists""#), "{stored}");
-        assert_eq!(serde_json::from_str::<Audience>(&stored).unwrap(), audience);
-    }
-
-    #[test]
-    fn only_a_draft_starts_and_only_a_sending_one_pauses() {
-        let started = draft().start(facts(), now()).unwrap();
-        assert!(draft().pause(now()).is_err());
-        assert_eq!(
-            started.clone().start(facts(), now()).unwrap_err(),
-            StartRefusal::AlreadySent {
-                status: CampaignStatus::Sending
-            }
-        );
-
-        let paused = started.pause(now()).unwrap();
-        assert_eq!(paused.status, CampaignStatus::Paused);
-        assert!(paused.pause(now()).is_err());
-    }
-}
+mod tests;

@@ -43,6 +43,9 @@ impl Phase {
         Self::Dropped,
     ];
 
+    /// Those in which a message waits: no call is being made.
+    pub const WAITING: [Self; 3] = [Self::Deferred, Self::Queued, Self::Released];
+
     /// The word used in counts and answers.
     pub const fn as_str(self) -> &'static str {
         match self {

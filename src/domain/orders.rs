@@ -25,6 +25,19 @@ pub struct ExpandCampaign {
     pub campaign_id: CampaignId,
 }
 
+/// Drop what waits of a cancelled campaign.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CancelCampaign {
+    /// Whose campaign it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub campaign_id: CampaignId,
+}
+
+/// Start the campaigns whose time has come.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StartDueCampaigns {}
+
 /// Read an uploaded file into contacts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ImportContacts {
@@ -61,6 +74,8 @@ macro_rules! names {
 names! {
     SendMessage = "send-message",
     ExpandCampaign = "expand-campaign",
+    CancelCampaign = "cancel-campaign",
+    StartDueCampaigns = "start-due-campaigns",
     ImportContacts = "import-contacts",
     FoldCampaignDeltas = "fold-campaign-deltas",
     MaintainPartitions = "maintain-partitions",

@@ -3,6 +3,7 @@
 //! Every job may run twice; its module doc says why that does no harm. Numbers (queue, timeout, retries) are one line of
 //! [`registry`]; the machinery is [`queue`].
 
+pub mod cancel_campaign;
 pub mod demo_advance_status;
 pub mod expand_campaign;
 pub mod fold_campaign_deltas;
@@ -11,6 +12,7 @@ pub mod maintain_partitions;
 pub mod queue;
 pub mod registry;
 pub mod send_message;
+pub mod start_due_campaigns;
 pub mod worker;
 
 use std::future::Future;

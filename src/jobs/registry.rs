@@ -10,8 +10,8 @@ use super::queue::{
 };
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
-    DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts, MaintainPartitions,
-    SendMessage,
+    CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
+    MaintainPartitions, SendMessage, StartDueCampaigns,
 };
 use crate::store::Tx;
 
@@ -94,6 +94,11 @@ orders! {
     // Freezing an audience of millions is one statement.
     ExpandCampaign { queue: CAMPAIGNS, timeout_secs: 660, tries: 12, lane: |o| Some(o.tenant_id.0),
         unique: |o| Some(format!("expand:{}", o.campaign_id)) },
+    // A run ends itself after seconds.
+    CancelCampaign { queue: CAMPAIGNS, timeout_secs: 60, tries: 12, lane: |o| Some(o.tenant_id.0),
+        unique: |o| Some(format!("cancel:{}", o.campaign_id)) },
+    StartDueCampaigns { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
+        unique: |_| Some(StartDueCampaigns::NAME.into()) },
     // A run ends itself after seconds; one chunk of 1 MiB may wait for a slow disk.
     ImportContacts { queue: IMPORTS, timeout_secs: 120, tries: 12, lane: |o| Some(o.tenant_id.0),
         unique: |o| Some(format!("import:{}", o.import_id)) },
@@ -159,6 +164,8 @@ mod tests {
         let lines = [
             (SendMessage::KIND, SendMessage::QUEUE),
             (ExpandCampaign::KIND, ExpandCampaign::QUEUE),
+            (CancelCampaign::KIND, CancelCampaign::QUEUE),
+            (StartDueCampaigns::KIND, StartDueCampaigns::QUEUE),
             (ImportContacts::KIND, ImportContacts::QUEUE),
             (FoldCampaignDeltas::KIND, FoldCampaignDeltas::QUEUE),
             (MaintainPartitions::KIND, MaintainPartitions::QUEUE),

@@ -1,6 +1,8 @@
 //! The list: which job is ordered when.
 
-use crate::domain::orders::{DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions};
+use crate::domain::orders::{
+    DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions, StartDueCampaigns,
+};
 use crate::jobs::queue::{NewJob, Payload};
 use crate::store::schedules::NewSchedule;
 
@@ -29,5 +31,6 @@ const fn schedule<P: Payload + Default>(id: &'static str, cron: &'static str) ->
 pub const SCHEDULES: &[Schedule] = &[
     schedule::<FoldCampaignDeltas>("fold-deltas", "* * * * * *"),
     schedule::<DemoAdvanceStatus>("demo-advance", "*/5 * * * * *"),
+    schedule::<StartDueCampaigns>("start-due", "*/5 * * * * *"),
     schedule::<MaintainPartitions>("partitions", "0 0 * * * *"),
 ];

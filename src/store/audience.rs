@@ -55,7 +55,8 @@ pub async fn expect_many(tx: &mut TenantTx) -> StoreResult<()> {
     Ok(())
 }
 
-/// Takes the cursor of a campaign's expansion; none when it is not frozen yet, is done, or somebody else has it.
+/// Takes the cursor of a campaign's expansion; none when it is not frozen yet, is done, or somebody else has it, and once
+/// the campaign is cancelled.
 pub async fn take_cursor(
     tx: &mut TenantTx,
     tenant_id: TenantId,
@@ -63,10 +64,12 @@ pub async fn take_cursor(
 ) -> StoreResult<Option<Cursor>> {
     let row = query!(
         r#"
-        SELECT next_pos, total
-        FROM campaign_expansion
-        WHERE tenant_id = $1 AND campaign_id = $2 AND step = 0 AND NOT is_done
-        FOR UPDATE SKIP LOCKED
+        SELECT e.next_pos, e.total
+        FROM campaign_expansion e
+        JOIN campaigns c ON c.tenant_id = e.tenant_id AND c.id = e.campaign_id
+        WHERE e.tenant_id = $1 AND e.campaign_id = $2 AND e.step = 0 AND NOT e.is_done
+          AND c.status IN ('sending', 'paused')
+        FOR UPDATE OF e SKIP LOCKED
         "#,
         tenant_id.0,
         campaign_id.0,

@@ -24,6 +24,7 @@ struct Row {
     sender_id: Option<Uuid>,
     content_id: Option<Uuid>,
     audience: Json<Audience>,
+    send_at: Option<DateTime<Utc>>,
     expires_after_secs: i64,
     started_at: Option<DateTime<Utc>>,
     paused_at: Option<DateTime<Utc>>,
@@ -46,6 +47,7 @@ impl TryFrom<Row> for Campaign {
             sender_id: row.sender_id.map(SenderId),
             content_id: row.content_id.map(TemplateVersionId),
             audience: row.audience.0,
+            send_at: row.send_at,
             expires_after: Duration::from_secs(row.expires_after_secs.unsigned_abs()),
             started_at: row.started_at,
             paused_at: row.paused_at,
@@ -95,7 +97,7 @@ pub async fn load_campaign(
         Row,
         r#"
         SELECT tenant_id, id, name, channel, class, status, sender_id, content_id,
-               audience AS "audience: Json<Audience>",
+               audience AS "audience: Json<Audience>", send_at,
                extract(epoch FROM expires_after)::bigint AS "expires_after_secs!",
                started_at, paused_at, finished_at, failure_reason, created_at
         FROM campaigns
@@ -138,7 +140,7 @@ pub async fn list_campaigns(
         Row,
         r#"
         SELECT tenant_id, id, name, channel, class, status, sender_id, content_id,
-               audience AS "audience: Json<Audience>",
+               audience AS "audience: Json<Audience>", send_at,
                extract(epoch FROM expires_after)::bigint AS "expires_after_secs!",
                started_at, paused_at, finished_at, failure_reason, created_at
         FROM campaigns
@@ -157,19 +159,24 @@ pub async fn list_campaigns(
     .collect()
 }
 
-/// Stores what a decision changed: the status, the sender and the instants.
+/// Stores what a decision changed.
 pub async fn save_campaign(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<()> {
     let done = query!(
         r#"
         UPDATE campaigns
-        SET status = $3, sender_id = $4, started_at = $5, paused_at = $6, finished_at = $7, failure_reason = $8,
-            updated_at = app_now()
+        SET name = $3, channel = $4, status = $5, sender_id = $6, content_id = $7, audience = $8, send_at = $9,
+            started_at = $10, paused_at = $11, finished_at = $12, failure_reason = $13, updated_at = app_now()
         WHERE tenant_id = $1 AND id = $2
         "#,
         campaign.tenant_id.0,
         campaign.id.0,
+        campaign.name,
+        campaign.channel.as_str(),
         campaign.status.as_str(),
         campaign.sender_id.map(|id| id.0),
+        campaign.content_id.map(|id| id.0),
+        Json(&campaign.audience) as _,
+        campaign.send_at,
         campaign.started_at,
         campaign.paused_at,
         campaign.finished_at,
@@ -178,6 +185,26 @@ pub async fn save_campaign(tx: &mut TenantTx, campaign: &Campaign) -> StoreResul
     .execute(tx.conn())
     .await?;
     affected(&done, 1, CAMPAIGN)
+}
+
+/// Scheduled campaigns whose time has come, at most `limit`, those that have waited longest first.
+pub async fn list_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<(TenantId, CampaignId)>> {
+    let rows = query!(
+        r#"
+        SELECT tenant_id, id
+        FROM campaigns
+        WHERE status = 'scheduled' AND send_at <= app_now()
+        ORDER BY send_at
+        LIMIT $1
+        "#,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (TenantId(row.tenant_id), CampaignId(row.id)))
+        .collect())
 }
 
 /// Waits until every begin of the campaign that is under way has committed, and lets no other start before this
@@ -245,6 +272,15 @@ pub async fn mark_completed(
     if done.rows_affected() == 0 {
         return Ok(false);
     }
+    delete_audience(tx, tenant_id, id).await?;
+    Ok(true)
+}
+
+pub(super) async fn delete_audience(
+    tx: &mut SystemTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> StoreResult<()> {
     query!(
         "DELETE FROM campaign_audience WHERE tenant_id = $1 AND campaign_id = $2",
         tenant_id.0,
@@ -252,5 +288,5 @@ pub async fn mark_completed(
     )
     .execute(tx.conn())
     .await?;
-    Ok(true)
+    Ok(())
 }

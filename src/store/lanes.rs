@@ -79,3 +79,25 @@ pub async fn append_wakes(conn: &mut PgConnection, wakes: &[Wake]) -> StoreResul
     .await?;
     Ok(())
 }
+
+/// Appends a wake for every lane of a campaign, in the transaction that lets it go on: the leader switches the lanes of a
+/// paused campaign off.
+pub async fn wake_campaign(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    campaign_id: CampaignId,
+) -> StoreResult<()> {
+    query!(
+        r#"
+        INSERT INTO lane_wakes (tenant_id, lane_id, head_id)
+        SELECT l.tenant_id, l.id, l.head
+        FROM lanes l
+        WHERE l.tenant_id = $1 AND l.campaign_id = $2
+        "#,
+        tenant_id.0,
+        campaign_id.0,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -9,6 +9,7 @@ pub mod audience;
 pub mod audit;
 pub mod campaign_counts;
 pub mod campaigns;
+pub mod cancellations;
 pub mod consents;
 pub mod contact_search;
 pub mod contact_variables;
@@ -134,6 +135,11 @@ impl From<crate::domain::UnknownWord> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the same may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Deadlock(_))
+    }
+
     /// The constraint that refused, if one did.
     pub fn constraint(&self) -> Option<&str> {
         match self {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::orders::{
-    DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts, MaintainPartitions,
-    NAMES, SendMessage,
+    CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
+    MaintainPartitions, NAMES, SendMessage, StartDueCampaigns,
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
@@ -142,6 +142,54 @@ twice! {
         }
         let addresses = "SELECT count(DISTINCT dest_mac) FROM messages";
         assert_eq!(world.number(addresses).await, PEOPLE);
+    }
+
+    CancelCampaign: what_waits_of_a_cancelled_campaign_is_dropped_once {
+        let world = World::start().await;
+        world.add_contacts(300).await;
+        let campaign_id = world.campaign("Hello {{ first_name }}").await;
+        let released = world.let_out(campaign_id, 1).await.len() as i64;
+        assert!(released < 300);
+        world.cancel(campaign_id).await.unwrap();
+        let order = CancelCampaign { tenant_id: world.tenant_id, campaign_id };
+
+        world.db.execute("DELETE FROM cell.jobs").await;
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        world.do_thrice(Some("campaigns"), &[order]).await;
+        worker.drain(DRAIN).await;
+
+        let counts = world.counts(campaign_id).await;
+        assert_eq!(counts.get(CountWord::DroppedCancelled), 300);
+        assert!(counts.is_balanced() && counts.is_settled(), "{counts:?}");
+        let dropped = "SELECT count(*) FROM messages WHERE phase = 6 AND drop_reason = 'cancelled'";
+        assert_eq!(world.number(dropped).await, 300);
+        let frozen = "SELECT (final_counts ->> 'dropped_cancelled')::bigint FROM campaigns";
+        assert_eq!(world.number(frozen).await, 300);
+    }
+
+    StartDueCampaigns: a_campaign_whose_time_has_come_starts_once {
+        let world = World::start().await;
+        world.add_contacts(5).await;
+        let due = world.scheduled("Hello {{ first_name }}", Duration::from_mins(1)).await;
+        let refused = world.scheduled("Hello {{ nobody_has_this }}", Duration::from_mins(1)).await;
+        let later = world.scheduled("Hello", Duration::from_hours(2)).await;
+        world.db.advance(Duration::from_secs(61)).await;
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        world.do_thrice(Some("campaigns"), &[StartDueCampaigns {}]).await;
+        eventually("it is expanded", || async { world.counts(due).await.get(CountWord::Audience) == 5 }).await;
+        worker.drain(DRAIN).await;
+
+        assert_eq!(world.load(due).await.status.as_str(), "sending");
+        assert_eq!(world.load(later).await.status.as_str(), "scheduled");
+        let failed = world.load(refused).await;
+        assert_eq!(failed.status.as_str(), "failed");
+        let reason = failed.failure_reason.unwrap();
+        assert!(reason.contains("{{ nobody_has_this }}") && reason.contains("mend the template"), "{reason}");
+        assert_eq!(world.number("SELECT count(*) FROM messages").await, 5);
+        for id in [due, refused] {
+            let records = format!("SELECT count(*) FROM audit_log WHERE target_id = '{id}' AND actor_kind = 'system'");
+            assert_eq!(world.number(&records).await, 1);
+        }
     }
 
     ImportContacts: a_file_that_is_read_thrice_makes_each_contact_once {

@@ -65,11 +65,7 @@ async fn a_paused_campaign_begins_nothing_more() {
     let world = World::start().await;
     world.add_contacts(50).await;
     let campaign = world.campaign("Hello {{ first_name }}").await;
-    let db = world.db.db();
-    let (paused, in_flight) =
-        engageninja::delivery::campaigns::pause_campaign(&db, world.tenant_id, campaign)
-            .await
-            .unwrap();
+    let (paused, in_flight) = world.pause(campaign).await.unwrap();
     assert_eq!((paused.status, in_flight), (CampaignStatus::Paused, 0));
 
     let worker = world.worker().await;

@@ -3,34 +3,20 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use engageninja::delivery::campaigns::{PauseError, pause_campaign};
+use engageninja::delivery::campaigns::SwitchError;
 use engageninja::domain::attempt::Verdict;
 use engageninja::domain::counts::CountWord;
-use engageninja::domain::ids::CampaignId;
 use engageninja::store::StoreError;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
+use crate::harness::steps::pause_on;
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
 
 const DRAIN: Duration = Duration::from_secs(5);
 const PAUSES: usize = 20;
 const CONTACTS: i64 = 2_500;
-
-/// Lets a paused campaign go on, as an operator would by hand.
-async fn resume(world: &World, id: CampaignId) {
-    world
-        .db
-        .execute(&format!(
-            "BEGIN;
-             UPDATE cell.campaigns SET status = 'sending', paused_at = NULL WHERE id = '{id}';
-             INSERT INTO cell.lane_wakes (tenant_id, lane_id, head_id)
-             SELECT tenant_id, id, head FROM cell.lanes WHERE campaign_id = '{id}';
-             COMMIT"
-        ))
-        .await;
-}
 
 async fn begun(session: &mut PgConnection) -> i64 {
     let row = session
@@ -60,9 +46,7 @@ async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
         })
         .await;
         let (paused, in_flight) = within(5, "the pause answers", async {
-            pause_campaign(&db, world.tenant_id, campaign)
-                .await
-                .unwrap()
+            world.pause(campaign).await.unwrap()
         })
         .await;
         let answered_at = db.clock().now();
@@ -94,7 +78,7 @@ async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
         );
         assert_eq!(begun(&mut session).await, begun_at_answer, "round {round}");
         before = world.through(campaign).await;
-        resume(&world, campaign).await;
+        world.resume(campaign).await;
     }
     eventually("the rest goes out", || async {
         world.through(campaign).await == CONTACTS
@@ -117,10 +101,7 @@ async fn a_pause_says_how_many_calls_are_under_way_and_begin_keeps_the_others_ba
     let released = world.let_out(campaign, 12).await;
     world.begin(&released[..7]).await;
 
-    let db = world.db.db();
-    let (_, in_flight) = pause_campaign(&db, world.tenant_id, campaign)
-        .await
-        .unwrap();
+    let (_, in_flight) = world.pause(campaign).await.unwrap();
     assert_eq!(in_flight, 7);
 
     let judged = world.begin(&released).await;
@@ -179,9 +160,9 @@ async fn a_pause_waits_for_a_begin_that_is_under_way() {
     let db = world.db.db();
     let pause = tokio::spawn(async move {
         loop {
-            match pause_campaign(&db, tenant_id, campaign).await {
+            match pause_on(&db, tenant_id, campaign).await {
                 // Its patience is over before a busy machine lets us go on.
-                Err(PauseError::Store(StoreError::Unavailable(_))) => {}
+                Err(SwitchError::Store(StoreError::Unavailable(_))) => {}
                 answer => return answer.unwrap().1,
             }
         }

@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
+use engageninja::delivery::campaigns::{
+    SwitchError, cancel_campaign, count_in_flight, pause_campaign, resume_campaign,
+    schedule_campaign,
+};
+use engageninja::domain::campaign::{Campaign, SendAt};
 use engageninja::domain::counts::CountWord;
-use engageninja::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, MessageKey};
+use engageninja::domain::ids::{
+    AttemptId, CampaignId, Incarnation, MessageId, MessageKey, TenantId,
+};
 use engageninja::jobs::registry::{CAMPAIGNS, HOUSE};
 use engageninja::jobs::worker::{Worker, WorkerOptions};
+use engageninja::store::Db;
 use engageninja::store::attempts::{Judged, begin_attempts};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
@@ -16,7 +24,55 @@ use super::world::World;
 /// A process that no test starts: whoever begins under its name is not there to finish.
 const NOBODY: Incarnation = Incarnation(1_000_000);
 
+/// Pauses a campaign as every door does; says how many calls were under way.
+pub async fn pause_on(
+    db: &Db,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> Result<(Campaign, i64), SwitchError> {
+    let mut tx = db.cell(tenant_id).begin().await?;
+    let switched = pause_campaign(&mut tx, tenant_id, id, db.clock()).await?;
+    tx.commit().await?;
+    let in_flight = count_in_flight(db, tenant_id, id).await?;
+    Ok((switched.campaign, in_flight))
+}
+
 impl World {
+    /// Pauses a campaign; says how many calls were under way.
+    pub async fn pause(&self, id: CampaignId) -> Result<(Campaign, i64), SwitchError> {
+        pause_on(&self.db.db(), self.tenant_id, id).await
+    }
+
+    /// Lets a paused campaign go on.
+    pub async fn resume(&self, id: CampaignId) {
+        let mut tx = self.db.db().cell(self.tenant_id).begin().await.unwrap();
+        resume_campaign(&mut tx, self.tenant_id, id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Stops a campaign for good; says how many calls were under way.
+    pub async fn cancel(&self, id: CampaignId) -> Result<(Campaign, i64), SwitchError> {
+        let db = self.db.db();
+        let mut tx = db.cell(self.tenant_id).begin().await?;
+        let switched = cancel_campaign(&mut tx, self.tenant_id, id, db.clock()).await?;
+        tx.commit().await?;
+        let in_flight = count_in_flight(&db, self.tenant_id, id).await?;
+        Ok((switched.campaign, in_flight))
+    }
+
+    /// A campaign to everybody that starts by itself in a while.
+    pub async fn scheduled(&self, body: &str, wait: Duration) -> CampaignId {
+        let id = self.draft(body).await;
+        let clock = self.db.clock();
+        let at = SendAt::Instant(clock.now() + wait);
+        let mut tx = self.db.db().cell(self.tenant_id).begin().await.unwrap();
+        schedule_campaign(&mut tx, self.tenant_id, id, at, &clock)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
     /// How a worker is started that lets messages out and sends none.
     pub fn without_sends(&self) -> WorkerOptions {
         WorkerOptions {
