@@ -9,6 +9,7 @@ mod batch;
 mod begin;
 mod call;
 pub mod campaigns;
+mod deal;
 mod finish;
 pub mod imports;
 pub mod inbox;

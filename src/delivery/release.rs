@@ -10,18 +10,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::deal::Dealer;
 use super::incarnation::Myself;
 use super::moves::Moves;
 use super::resolve;
 use crate::clock::Clock;
 use crate::domain::counts::CountWord;
 use crate::domain::holds::Holds;
-use crate::domain::ids::{LaneId, TenantId};
-use crate::domain::orders::SendMessage;
-use crate::domain::release::{Turn, plan};
-use crate::jobs::queue::{NewJob, enqueue};
-use crate::store::release::{self, DueLane, Moved};
-use crate::store::{Db, StoreResult, SystemTx, incarnations};
+use crate::store::release::{self, Moved};
+use crate::store::{Db, StoreResult, incarnations};
 use crate::telemetry;
 
 /// Between two ticks while there is work.
@@ -30,10 +27,6 @@ const TICK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often overdue attempts and expired slots are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// Tenants whose turn comes in one tick.
-const TURNS_MAX: i64 = 48;
-/// Lanes of one tenant that are looked at in one tick.
-const LANES_MAX: i64 = 64;
 /// Rows that one statement promotes, returns or eats.
 const ROWS_MAX: i64 = 2_000;
 /// The window when no worker has said how much it can take.
@@ -46,6 +39,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         db,
         holds,
         bell,
+        dealer: Dealer::default(),
         term: None,
         swept_at: None,
     };
@@ -73,6 +67,7 @@ struct Leader {
     db: Db,
     holds: Holds,
     bell: Arc<Notify>,
+    dealer: Dealer,
     term: Option<Term>,
     swept_at: Option<Duration>,
 }
@@ -108,10 +103,13 @@ impl Leader {
         }
         self.sweep().await?;
         let mut tx = self.db.batch().begin().await?;
-        let has_work = release::has_work(&mut tx).await?;
+        let work_in = release::time_to_work(&mut tx).await?;
         drop(tx);
+        let has_work = work_in.is_some_and(|wait| wait.is_zero());
+        // A lane that waits for its bucket is served on time, not at the next look.
+        let look_in = work_in.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY));
         if !has_work && !self.is_renewal_due() {
-            return Ok(LOOK_EVERY);
+            return Ok(look_in);
         }
         let Some(released) = self.tick().await? else {
             tracing::info!("another leader took over");
@@ -121,7 +119,7 @@ impl Leader {
         Ok(if released > 0 || has_work {
             TICK_EVERY
         } else {
-            LOOK_EVERY
+            look_in
         })
     }
 
@@ -157,9 +155,9 @@ impl Leader {
         };
         let started_at = Clock::boottime();
         let mut tx = self.db.batch().begin().await?;
-        if !release::renew_term(&mut tx, term.epoch, self.holds.term).await? {
+        let Some(now) = release::renew_term(&mut tx, term.epoch, self.holds.term).await? else {
             return Ok(None);
-        }
+        };
         term.renewed_at = started_at;
         let window = term.window;
         let mut moves = Moves::default();
@@ -168,9 +166,10 @@ impl Leader {
         let returned = release::return_expired_slots(&mut tx, self.holds.slot, ROWS_MAX).await?;
         note(&mut moves, &returned, CountWord::Released);
         moves.save(&mut tx).await?;
-        release::eat_wakes(&mut tx, ROWS_MAX).await?;
-        let budget = window - release::count_released(&mut tx).await?;
-        let released = let_out(&mut tx, budget).await?;
+        release::eat_wakes(&mut tx, now, ROWS_MAX).await?;
+        let waiting = release::count_released(&mut tx).await?;
+        let budget = window - waiting.values().sum::<i64>();
+        let released = self.dealer.deal(&mut tx, now, budget, &waiting).await?;
         tx.commit().await?;
         metrics::counter!(telemetry::RELEASED_TOTAL).increment(released as u64);
         Ok(Some(released))
@@ -206,83 +205,4 @@ fn note(moves: &mut Moves, groups: &[Moved], from: CountWord) {
         );
         moves.wake(group.wake());
     }
-}
-
-/// Reads whose turn it is, plans, and lets out: phase, jobs and counts in one transaction.
-async fn let_out(tx: &mut SystemTx, budget: i64) -> StoreResult<usize> {
-    if budget <= 0 {
-        return Ok(0);
-    }
-    let due = release::list_due_lanes(tx, TURNS_MAX, LANES_MAX).await?;
-    let off: Vec<(TenantId, LaneId)> = due
-        .iter()
-        .filter(|lane| !lane.may_go)
-        .filter_map(|lane| Some((lane.tenant_id, lane.lane_id?)))
-        .collect();
-    if !off.is_empty() {
-        release::switch_off(tx, &off).await?;
-    }
-    let grants: Vec<(TenantId, LaneId, i64)> = plan(&turns(&due), budget)
-        .into_iter()
-        .map(|grant| (grant.tenant_id, grant.lane_id, grant.messages))
-        .collect();
-    let picked = if grants.is_empty() {
-        Vec::new()
-    } else {
-        release::pick(tx, &grants).await?
-    };
-    if !grants.is_empty() {
-        release::save_served(tx, &grants).await?;
-    }
-    let mut served: Vec<_> = due
-        .iter()
-        .map(|lane| (lane.tenant_id, lane.class))
-        .collect();
-    served.dedup();
-    if !served.is_empty() {
-        release::save_turns(tx, &served).await?;
-    }
-    let mut moves = Moves::default();
-    let mut jobs = Vec::with_capacity(picked.len());
-    for one in &picked {
-        let (tenant_id, message_id) = (one.key.tenant_id, one.key.id);
-        moves.shift(
-            tenant_id,
-            one.campaign_id,
-            CountWord::Queued,
-            CountWord::Released,
-            1,
-        );
-        jobs.push(NewJob::from(SendMessage {
-            tenant_id,
-            message_id,
-        }));
-    }
-    moves.save(tx).await?;
-    enqueue(tx, jobs).await?;
-    Ok(picked.len())
-}
-
-/// The tenants whose turn it is, with the lanes that may go.
-fn turns(due: &[DueLane]) -> Vec<Turn> {
-    let mut turns: Vec<Turn> = Vec::new();
-    let mut class = None;
-    for lane in due {
-        let Some(lane_id) = lane.lane_id.filter(|_| lane.may_go && !lane.is_halted) else {
-            continue;
-        };
-        match turns.last_mut() {
-            Some(turn) if turn.tenant_id == lane.tenant_id && class == Some(lane.class) => {
-                turn.lanes.push(lane_id);
-            }
-            _ => turns.push(Turn {
-                tenant_id: lane.tenant_id,
-                weight: lane.weight.into(),
-                quantum: lane.quantum.into(),
-                lanes: vec![lane_id],
-            }),
-        }
-        class = Some(lane.class);
-    }
-    turns
 }

@@ -28,6 +28,7 @@ pub mod import;
 pub mod message;
 pub mod orders;
 pub mod phone;
+pub mod rate;
 pub mod recipient;
 pub mod release;
 pub mod segments;

@@ -1,8 +1,22 @@
-//! Who may send next: turns between tenants, then between the lanes of one tenant.
+//! Who may send next: turns between tenants, then between the lanes of one tenant, as fast as their buckets allow.
 //!
-//! Pure: the leader reads the facts, this plans, the leader writes what was granted.
+//! Pure: the leader reads the facts, this plans, the leader writes what was granted. It is deficit round robin between
+//! tenants: each visit gives a tenant its weight times a quantum of cost, dealt out over its lanes; a message may overdraw
+//! that, and the debt shortens the tenant's next visit.
+
+use chrono::{DateTime, Utc};
 
 use super::ids::{LaneId, TenantId};
+use super::rate::Bucket;
+
+/// A lane that may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lane {
+    /// Which one.
+    pub id: LaneId,
+    /// The buckets it draws on, by their place in the list the planner is given.
+    pub buckets: Vec<usize>,
+}
 
 /// A tenant whose turn it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,59 +25,138 @@ pub struct Turn {
     pub tenant_id: TenantId,
     /// The tenant's share, 1 to 100.
     pub weight: i64,
-    /// What one visit grants one lane, before the weight; 1 or more.
+    /// Cost that one visit grants one lane, before the weight; 1 or more.
     pub quantum: i64,
+    /// Cost overdrawn in earlier visits, 0 or more.
+    pub debt: i64,
     /// The lanes that may go, those served longest ago first.
-    pub lanes: Vec<LaneId>,
+    pub lanes: Vec<Lane>,
 }
 
-/// What one lane may let out.
+/// What one lane may let out: messages as long as some of the cost is left for the next one to begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     /// Whose lane it is.
     pub tenant_id: TenantId,
     /// Which one.
     pub lane_id: LaneId,
-    /// How many messages, 1 or more.
-    pub messages: i64,
+    /// Cost at most, but for what the last message overdraws; 1 or more.
+    pub cost: i64,
 }
 
-/// Deals `budget` messages out over the turns, in their order.
+/// What a tick lets out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// By lane.
+    pub grants: Vec<Grant>,
+    /// What each turn still owes, in the order of the turns.
+    pub debts: Vec<i64>,
+}
+
+/// Deals `budget` of cost out over the turns, in their order.
 ///
-/// Each round visits every tenant once and grants its weight times its quantum, dealt out over its lanes in turn; rounds go
-/// on until the budget is spent. So tenants of equal weight never differ by more than one visit, whether one has one
-/// lane or fifty.
-pub fn plan(turns: &[Turn], budget: i64) -> Vec<Grant> {
-    let turns: Vec<&Turn> = turns.iter().filter(|turn| !turn.lanes.is_empty()).collect();
-    let mut granted: Vec<Vec<i64>> = turns.iter().map(|turn| vec![0; turn.lanes.len()]).collect();
-    let mut next_lane: Vec<usize> = vec![0; turns.len()];
-    let mut left = budget;
-    while left > 0 && !turns.is_empty() {
-        for (at, turn) in turns.iter().enumerate() {
-            let mut visit = (turn.weight.max(1) * turn.quantum.max(1)).min(left);
-            left -= visit;
-            while visit > 0 {
-                let share = turn.quantum.max(1).min(visit);
-                granted[at][next_lane[at]] += share;
-                next_lane[at] = (next_lane[at] + 1) % turn.lanes.len();
-                visit -= share;
-            }
-            if left == 0 {
-                break;
-            }
+/// Each round visits every tenant that still has a lane with something left; rounds go on until the budget is spent or
+/// nothing may go. So tenants of equal weight never differ by more than one visit, whether one has one lane or fifty.
+pub fn plan(now: DateTime<Utc>, turns: &[Turn], buckets: &[Bucket], budget: i64) -> Plan {
+    let mut table = Table {
+        left: buckets.iter().map(|bucket| bucket.left(now)).collect(),
+        budget,
+    };
+    let mut seats: Vec<Seat> = turns.iter().map(Seat::new).collect();
+    // A round may only pay debts off; the next ones let something out.
+    while seats.iter().any(|seat| seat.may_go(&table)) {
+        for seat in &mut seats {
+            seat.visit(&mut table);
         }
     }
-    let grants = turns.iter().zip(&granted).flat_map(|(turn, counts)| {
-        turn.lanes
-            .iter()
-            .zip(counts)
-            .map(|(lane_id, messages)| Grant {
-                tenant_id: turn.tenant_id,
-                lane_id: *lane_id,
-                messages: *messages,
+    Plan {
+        debts: seats.iter().map(|seat| -seat.credit).collect(),
+        grants: seats.into_iter().flat_map(Seat::into_grants).collect(),
+    }
+}
+
+/// What all draw on.
+struct Table {
+    left: Vec<i64>,
+    budget: i64,
+}
+
+impl Table {
+    fn may_go(&self, lane: &Lane) -> bool {
+        self.budget > 0 && lane.buckets.iter().all(|bucket| self.left[*bucket] > 0)
+    }
+
+    /// Takes up to `cost` for a lane that may go, 1 at least.
+    fn take(&mut self, lane: &Lane, cost: i64) -> i64 {
+        let buckets = lane.buckets.iter().map(|bucket| self.left[*bucket]);
+        let cost = buckets.fold(cost.min(self.budget), i64::min);
+        self.budget -= cost;
+        for bucket in &lane.buckets {
+            self.left[*bucket] -= cost;
+        }
+        cost
+    }
+}
+
+/// A turn while it is being dealt to.
+struct Seat<'a> {
+    turn: &'a Turn,
+    credit: i64,
+    next: usize,
+    granted: Vec<i64>,
+}
+
+impl<'a> Seat<'a> {
+    fn new(turn: &'a Turn) -> Self {
+        Self {
+            turn,
+            credit: -turn.debt.max(0),
+            next: 0,
+            granted: vec![0; turn.lanes.len()],
+        }
+    }
+
+    /// One visit: the quantum, dealt out over the lanes that may go.
+    fn visit(&mut self, table: &mut Table) {
+        if !self.may_go(table) {
+            return;
+        }
+        let lanes = &self.turn.lanes;
+        let quantum = self.turn.quantum.max(1);
+        self.credit += self.turn.weight.max(1) * quantum;
+        let mut passed_over = 0;
+        while self.credit > 0 && passed_over < lanes.len() {
+            let at = self.next;
+            self.next = (at + 1) % lanes.len();
+            if !table.may_go(&lanes[at]) {
+                passed_over += 1;
+                continue;
+            }
+            passed_over = 0;
+            let cost = table.take(&lanes[at], quantum.min(self.credit));
+            self.granted[at] += cost;
+            self.credit -= cost;
+        }
+        // What a lane could not use is not saved up.
+        self.credit = self.credit.min(0);
+    }
+
+    /// Whether nothing but a debt keeps it from going.
+    fn may_go(&self, table: &Table) -> bool {
+        self.turn.lanes.iter().any(|lane| table.may_go(lane))
+    }
+
+    fn into_grants(self) -> impl Iterator<Item = Grant> {
+        let tenant_id = self.turn.tenant_id;
+        let lanes = self.turn.lanes.iter().zip(self.granted);
+        lanes
+            .filter(|(_, cost)| *cost > 0)
+            .map(move |(lane, cost)| Grant {
+                tenant_id,
+                lane_id: lane.id,
+                cost,
             })
-    });
-    grants.filter(|grant| grant.messages > 0).collect()
+    }
 }
 
 #[cfg(test)]
@@ -72,51 +165,124 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::domain::rate::{BucketKind, Rule};
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_764_000_000_000).unwrap()
+    }
+
+    fn lane(id: i64) -> Lane {
+        Lane {
+            id: LaneId(id),
+            buckets: Vec::new(),
+        }
+    }
 
     fn turn(tenant: u128, weight: i64, lanes: i64) -> Turn {
         Turn {
             tenant_id: TenantId(Uuid::from_u128(tenant)),
             weight,
             quantum: 10,
+            debt: 0,
             lanes: (0..lanes)
-                .map(|lane| LaneId(tenant as i64 * 1000 + lane))
+                .map(|at| lane(tenant as i64 * 1000 + at))
                 .collect(),
         }
     }
 
+    fn bucket(rate_per_sec: f64) -> Bucket {
+        Bucket {
+            rule: Rule {
+                name: String::new(),
+                kind: BucketKind::Sender,
+                rate_per_sec,
+            },
+            tat: None,
+            closed_until: None,
+        }
+    }
+
+    fn free(turns: &[Turn], budget: i64) -> Vec<Grant> {
+        plan(now(), turns, &[], budget).grants
+    }
+
     fn total(grants: &[Grant], tenant: u128) -> i64 {
         let tenant_id = TenantId(Uuid::from_u128(tenant));
-        grants
-            .iter()
-            .filter(|g| g.tenant_id == tenant_id)
-            .map(|g| g.messages)
-            .sum()
+        let of = grants.iter().filter(|g| g.tenant_id == tenant_id);
+        of.map(|g| g.cost).sum()
     }
 
     #[test]
     fn a_lone_lane_gets_the_whole_budget() {
-        let grants = plan(&[turn(1, 1, 1)], 512);
+        let grants = free(&[turn(1, 1, 1)], 512);
         assert_eq!(grants.len(), 1);
-        assert_eq!(grants[0].messages, 512);
+        assert_eq!(grants[0].cost, 512);
     }
 
     #[test]
     fn fifty_lanes_get_no_more_than_one() {
-        let grants = plan(&[turn(1, 1, 50), turn(2, 1, 1)], 1000);
+        let grants = free(&[turn(1, 1, 50), turn(2, 1, 1)], 1000);
         assert_eq!(total(&grants, 1), total(&grants, 2));
     }
 
     #[test]
     fn weight_three_gets_three_times_as_much() {
-        let grants = plan(&[turn(1, 3, 2), turn(2, 1, 2)], 4000);
+        let grants = free(&[turn(1, 3, 2), turn(2, 1, 2)], 4000);
         assert_eq!(total(&grants, 1), 3 * total(&grants, 2));
     }
 
     #[test]
     fn nothing_to_do_grants_nothing() {
-        assert!(plan(&[], 100).is_empty());
-        assert!(plan(&[turn(1, 1, 0)], 100).is_empty());
-        assert!(plan(&[turn(1, 1, 1)], 0).is_empty());
+        assert!(free(&[], 100).is_empty());
+        assert!(free(&[turn(1, 1, 0)], 100).is_empty());
+        assert!(free(&[turn(1, 1, 1)], 0).is_empty());
+    }
+
+    #[test]
+    fn a_lane_gets_what_its_tightest_bucket_has_and_the_others_go_on() {
+        let mut paced = turn(1, 1, 2);
+        paced.lanes[0].buckets = vec![0, 1];
+        // 1 + 0.1 s at 50/s, and 1 + 0.1 s at 1,000/s.
+        let buckets = [bucket(50.0), bucket(1000.0)];
+        let grants = plan(now(), &[paced, turn(2, 1, 1)], &buckets, 500).grants;
+        assert_eq!(grants[0].cost, 6);
+        assert_eq!(grants.iter().map(|g| g.cost).sum::<i64>(), 500);
+    }
+
+    #[test]
+    fn lanes_of_two_tenants_share_the_bucket_of_their_account() {
+        let mut turns = [turn(1, 1, 1), turn(2, 1, 1)];
+        for turn in &mut turns {
+            turn.lanes[0].buckets = vec![0];
+        }
+        let grants = plan(now(), &turns, &[bucket(390.0)], 500).grants;
+        assert_eq!((total(&grants, 1), total(&grants, 2)), (20, 20));
+    }
+
+    #[test]
+    fn what_was_overdrawn_is_paid_back_by_the_next_visits() {
+        let debtor = Turn {
+            debt: 25,
+            ..turn(1, 1, 1)
+        };
+        let grants = free(&[debtor.clone(), turn(2, 1, 1)], 100);
+        assert!(total(&grants, 2) - total(&grants, 1) >= 20, "{grants:?}");
+        // Too little for it to be paid off: the rest is owed still.
+        let plan = plan(now(), &[debtor, turn(2, 1, 1)], &[], 10);
+        assert_eq!((total(&plan.grants, 1), total(&plan.grants, 2)), (0, 10));
+        assert_eq!(plan.debts, [15, 0]);
+    }
+
+    #[test]
+    fn a_tenant_that_is_alone_pays_its_debt_and_goes_on() {
+        let grants = free(
+            &[Turn {
+                debt: 1000,
+                ..turn(1, 1, 1)
+            }],
+            10,
+        );
+        assert_eq!(total(&grants, 1), 10);
     }
 
     proptest! {
@@ -127,12 +293,36 @@ mod tests {
         ) {
             let turns: Vec<Turn> =
                 lanes.iter().enumerate().map(|(at, n)| turn(at as u128 + 1, 1, *n)).collect();
-            let grants = plan(&turns, budget);
+            let grants = free(&turns, budget);
             let totals: Vec<i64> = (1..=turns.len()).map(|at| total(&grants, at as u128)).collect();
 
             prop_assert_eq!(totals.iter().sum::<i64>(), budget);
             let spread = totals.iter().max().unwrap() - totals.iter().min().unwrap();
             prop_assert!(spread <= 10, "spread {}", spread);
+        }
+
+        #[test]
+        fn no_bucket_is_overdrawn(
+            lanes in prop::collection::vec(0usize..4, 1..30),
+            rates in prop::collection::vec(0.5f64..2000.0, 4),
+            budget in 1i64..3000,
+        ) {
+            let buckets: Vec<Bucket> = rates.iter().map(|rate| bucket(*rate)).collect();
+            let turns: Vec<Turn> = lanes.iter().enumerate().map(|(at, bucket)| {
+                let mut turn = turn(at as u128 + 1, 1, 1);
+                turn.lanes[0].buckets = vec![*bucket];
+                turn
+            }).collect();
+            let grants = plan(now(), &turns, &buckets, budget).grants;
+            for (at, bucket) in buckets.iter().enumerate() {
+                let drawn: i64 = turns.iter()
+                    .filter(|turn| turn.lanes[0].buckets == [at])
+                    .filter_map(|turn| grants.iter().find(|g| g.tenant_id == turn.tenant_id))
+                    .map(|grant| grant.cost)
+                    .sum();
+                prop_assert!(drawn <= bucket.left(now()), "{drawn}");
+            }
+            prop_assert!(grants.iter().map(|g| g.cost).sum::<i64>() <= budget);
         }
     }
 }

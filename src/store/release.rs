@@ -1,7 +1,9 @@
 //! What the release leader reads and writes. Nobody else updates lanes and turns.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
@@ -10,6 +12,8 @@ use super::lanes::Wake;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::channel::Class;
 use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
+use crate::domain::rate::LanePace;
+use crate::domain::release::Grant;
 
 /// The one shard of a cell whose provider accounts fit one leader.
 pub const SHARD: i16 = 0;
@@ -38,17 +42,27 @@ pub async fn take_term(
     Ok(epoch)
 }
 
-/// The fence: the first statement of each tick. False when another leader took over; the caller writes nothing then.
-pub async fn renew_term(tx: &mut SystemTx, epoch: i64, term: Duration) -> StoreResult<bool> {
-    let done = query!(
-        "UPDATE release_shards SET until = app_now() + $3 WHERE shard = $1 AND epoch = $2",
+/// The fence: the first statement of each tick. It says what time it is, by which the tick plans; nothing when another
+/// leader took over, and the caller writes nothing then.
+pub async fn renew_term(
+    tx: &mut SystemTx,
+    epoch: i64,
+    term: Duration,
+) -> StoreResult<Option<DateTime<Utc>>> {
+    let now = query_scalar!(
+        r#"
+        UPDATE release_shards
+        SET until = app_now() + $3
+        WHERE shard = $1 AND epoch = $2
+        RETURNING app_now() AS "now!"
+        "#,
         SHARD,
         epoch,
         interval(term),
     )
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(now)
 }
 
 /// Lets the next leader begin at once.
@@ -186,8 +200,8 @@ pub async fn return_expired_slots(
     Ok(rows.into_iter().map(Moved::from).collect())
 }
 
-/// Eats wakes, at most `limit`: their lanes and their tenants' turns are active from here on.
-pub async fn eat_wakes(tx: &mut SystemTx, limit: i64) -> StoreResult<u64> {
+/// Eats wakes, at most `limit`: their lanes and their tenants' turns are active, and due in the tick of `now`.
+pub async fn eat_wakes(tx: &mut SystemTx, now: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = query!(
         r#"
         WITH gone AS (
@@ -201,53 +215,68 @@ pub async fn eat_wakes(tx: &mut SystemTx, limit: i64) -> StoreResult<u64> {
             ORDER BY g.tenant_id, g.lane_id, g.head_id
         ), woken AS (
             UPDATE lanes l
-            SET active = true, head = LEAST(l.head, h.head_id)
+            SET active = true, head = LEAST(l.head, h.head_id),
+                next_at = CASE WHEN l.active THEN l.next_at ELSE LEAST(l.next_at, $3) END
             FROM heads h
             WHERE l.tenant_id = h.tenant_id AND l.id = h.lane_id
             RETURNING l.tenant_id, l.class
         )
-        INSERT INTO tenant_turns (tenant_id, shard, class, weight, active)
-        SELECT DISTINCT w.tenant_id, $1::smallint, w.class, t.weight, true
+        INSERT INTO tenant_turns (tenant_id, shard, class, ring, next_at, weight, active)
+        SELECT DISTINCT w.tenant_id, $1::smallint, w.class, CASE w.class WHEN 'txn' THEN 0 ELSE 1 END, $3, t.weight, true
         FROM woken w
         JOIN tenants t ON t.id = w.tenant_id
         ON CONFLICT (tenant_id, shard, class) DO UPDATE
         SET active = true, weight = excluded.weight,
-            -- Who was idle goes behind those who have waited.
-            next_at = CASE WHEN tenant_turns.active THEN tenant_turns.next_at ELSE app_now() END
+            -- Who was idle goes behind those who have waited; who waits for a bucket has a lane now that may not have to.
+            next_at = CASE
+                WHEN tenant_turns.active THEN LEAST(tenant_turns.next_at, excluded.next_at) ELSE excluded.next_at END,
+            -- Sparse flows first: who rested for a while goes once before those who never do.
+            ring = CASE
+                WHEN tenant_turns.active OR tenant_turns.last_served_at > excluded.next_at - INTERVAL '5 seconds'
+                THEN tenant_turns.ring ELSE excluded.ring END
         "#,
         SHARD,
         limit,
+        now,
     )
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected())
 }
 
-/// How many messages are let out and not begun.
-pub async fn count_released(tx: &mut SystemTx) -> StoreResult<i64> {
-    let count = query_scalar!(r#"SELECT count(*) AS "count!" FROM messages WHERE phase = 1"#)
-        .fetch_one(tx.conn())
-        .await?;
-    Ok(count)
+/// How many messages of each lane are let out and not begun.
+pub async fn count_released(tx: &mut SystemTx) -> StoreResult<BTreeMap<LaneId, i64>> {
+    let rows = query!(
+        r#"SELECT lane_id, count(*) AS "messages!" FROM messages WHERE phase = 1 GROUP BY lane_id"#
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (LaneId(row.lane_id), row.messages))
+        .collect())
 }
 
-/// Whether a tick would find anything to do; read outside a transaction of the leader's.
-pub async fn has_work(tx: &mut SystemTx) -> StoreResult<bool> {
-    let has_work = query_scalar!(
+/// How long until a tick would find anything to do, as far as is known now; zero when it would at once. Read outside a
+/// transaction of the leader's.
+pub async fn time_to_work(tx: &mut SystemTx) -> StoreResult<Option<Duration>> {
+    let secs = query_scalar!(
         r#"
-        SELECT EXISTS (SELECT FROM lane_wakes)
-            OR EXISTS (SELECT FROM tenant_turns WHERE shard = $1 AND active)
-            OR EXISTS (SELECT FROM messages WHERE phase = -1 AND ready_at <= app_now()) AS "has_work!"
+        SELECT CASE
+            WHEN EXISTS (SELECT FROM lane_wakes) THEN 0
+            WHEN EXISTS (SELECT FROM messages WHERE phase = -1 AND ready_at <= app_now()) THEN 0
+            ELSE (SELECT EXTRACT(epoch FROM min(next_at) - app_now())::float8 FROM tenant_turns WHERE shard = $1 AND active)
+        END
         "#,
         SHARD,
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(has_work)
+    Ok(secs.map(|secs| Duration::from_secs_f64(secs.max(0.0))))
 }
 
-/// A tenant whose turn it is, with one of its lanes that may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A tenant whose turn it is, with one of its lanes that are due.
+#[derive(Debug, Clone, PartialEq)]
 pub struct DueLane {
     /// Whose turn it is.
     pub tenant_id: TenantId,
@@ -255,63 +284,108 @@ pub struct DueLane {
     pub class: Class,
     /// The tenant's share.
     pub weight: i16,
-    /// One of its active lanes; none when it has none left.
-    pub lane_id: Option<LaneId>,
-    /// What one visit grants a lane, before the tenant's weight.
-    pub quantum: i16,
-    /// False while the campaign is paused or over: the lane is switched off, and a resume wakes it.
-    pub may_go: bool,
-    /// True while a sender is halted: the lane stays on and is passed over.
-    pub is_halted: bool,
+    /// What the tenant overdrew in earlier turns.
+    pub debt: i32,
+    /// One of its active lanes; none when none is due.
+    pub lane: Option<LaneRow>,
 }
 
-/// The tenants that have waited longest, `turns_max` of them, each with its active lanes, those served longest ago first.
+/// A lane that is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneRow {
+    /// Which one.
+    pub id: LaneId,
+    /// What one visit grants it, before the tenant's weight.
+    pub quantum: i16,
+    /// False while the campaign or the tenant is stopped: the lane is switched off, and going on wakes it.
+    pub may_go: bool,
+    /// Its sender must not send before; the lane stays on and is passed over.
+    pub halted_until: Option<DateTime<Utc>>,
+    /// What decides how fast it may go.
+    pub pace: LanePace,
+}
+
+/// The tenants that are due and have waited longest, each with its lanes that are due, those served longest ago first.
+///
+/// `turns_max` of them by ring, and of the last ring `bulk_max` however many go before, so that bulk always advances.
 pub async fn list_due_lanes(
     tx: &mut SystemTx,
-    turns_max: i64,
+    now: DateTime<Utc>,
+    (turns_max, bulk_max): (i64, i64),
     lanes_max: i64,
 ) -> StoreResult<Vec<DueLane>> {
     let rows = query!(
         r#"
         WITH due AS (
-            SELECT t.tenant_id, t.class, t.weight, t.ring, t.next_at
-            FROM tenant_turns t
-            WHERE t.shard = $1 AND t.active
-            ORDER BY t.ring, t.next_at
-            LIMIT $2
+            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
+             FROM tenant_turns t
+             WHERE t.shard = $1 AND t.active AND t.next_at <= $5
+             ORDER BY t.ring, t.next_at
+             LIMIT $2)
+            UNION
+            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
+             FROM tenant_turns t
+             WHERE t.shard = $1 AND t.active AND t.ring = 2 AND t.next_at <= $5
+             ORDER BY t.next_at
+             LIMIT $3)
         )
-        SELECT d.tenant_id, d.class, d.weight, l.id AS "lane_id?", l.quantum AS "quantum?",
-               (n.status = 'active' AND (c.id IS NULL OR c.status = 'sending')) AS "may_go?",
-               (h.until > app_now()) AS "is_halted?"
+        SELECT d.tenant_id AS "tenant_id!", d.class AS "class!", d.weight AS "weight!", d.deficit AS "deficit!",
+               l.id AS "lane_id?", l.quantum AS "quantum?", l.campaign_id,
+               (n.status = 'active' AND (c.id IS NULL OR c.status = 'sending')) AS "may_go?", h.until AS "halted_until?",
+               s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
+               s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
+               n.plan_segments_per_sec::float8 AS plan_per_sec
         FROM due d
         JOIN tenants n ON n.id = d.tenant_id
         LEFT JOIN LATERAL (
             SELECT l.id, l.quantum, l.sender_id, l.campaign_id, l.next_at
             FROM lanes l
-            WHERE l.tenant_id = d.tenant_id AND l.shard = $1 AND l.class = d.class AND l.active
+            WHERE l.tenant_id = d.tenant_id AND l.shard = $1 AND l.class = d.class AND l.active AND l.next_at <= $5
             ORDER BY l.next_at
-            LIMIT $3
+            LIMIT $4
         ) l ON true
+        LEFT JOIN senders s ON s.tenant_id = d.tenant_id AND s.id = l.sender_id
         LEFT JOIN campaigns c ON c.tenant_id = d.tenant_id AND c.id = l.campaign_id
-        LEFT JOIN halts h ON h.tenant_id = d.tenant_id AND h.sender_id = l.sender_id
+        LEFT JOIN halts h ON h.tenant_id = d.tenant_id AND h.sender_id = l.sender_id AND h.until > $5
         ORDER BY d.ring, d.next_at, d.tenant_id, d.class, l.next_at
         "#,
         SHARD,
         turns_max,
+        bulk_max,
         lanes_max,
+        now,
     )
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter()
         .map(|row| {
+            let tenant_id = TenantId(row.tenant_id);
+            let lane = match (row.lane_id, row.provider, row.account_ref, row.address) {
+                (Some(id), Some(provider), Some(account_ref), Some(address)) => Some(LaneRow {
+                    id: LaneId(id),
+                    quantum: row.quantum.unwrap_or(1),
+                    may_go: row.may_go.unwrap_or(false),
+                    halted_until: row.halted_until,
+                    pace: LanePace {
+                        tenant_id,
+                        campaign: row
+                            .campaign_id
+                            .map(|id| (CampaignId(id), row.campaign_per_sec)),
+                        provider: provider.parse()?,
+                        account_ref,
+                        address,
+                        sender_per_sec: row.sender_per_sec,
+                        plan_per_sec: row.plan_per_sec,
+                    },
+                }),
+                _ => None,
+            };
             Ok(DueLane {
-                tenant_id: TenantId(row.tenant_id),
+                tenant_id,
                 class: row.class.parse()?,
                 weight: row.weight,
-                lane_id: row.lane_id.map(LaneId),
-                quantum: row.quantum.unwrap_or(0),
-                may_go: row.may_go.unwrap_or(false),
-                is_halted: row.is_halted.unwrap_or(false),
+                debt: -row.deficit,
+                lane,
             })
         })
         .collect::<Result<_, StoreError>>()
@@ -326,41 +400,51 @@ pub struct Picked {
     pub lane_id: LaneId,
     /// Its campaign.
     pub campaign_id: Option<CampaignId>,
+    /// What it costs.
+    pub cost: i16,
 }
 
-/// Lets out up to the granted number of messages of each lane, the oldest first.
-pub async fn pick(
-    tx: &mut SystemTx,
-    grants: &[(TenantId, LaneId, i64)],
-) -> StoreResult<Vec<Picked>> {
-    let (tenant_ids, lane_ids, counts) = grant_columns(grants);
+/// Lets out messages of each lane, the oldest first, as long as some of the granted cost is left for the next one.
+pub async fn pick(tx: &mut SystemTx, grants: &[Grant]) -> StoreResult<Vec<Picked>> {
+    let tenant_ids: Vec<Uuid> = grants.iter().map(|grant| grant.tenant_id.0).collect();
+    let lane_ids: Vec<i64> = grants.iter().map(|grant| grant.lane_id.0).collect();
+    let costs: Vec<i64> = grants.iter().map(|grant| grant.cost).collect();
     let rows = query!(
         r#"
         WITH granted AS MATERIALIZED (
-            SELECT l.tenant_id, l.id, l.head, g.n
-            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS g (tenant_id, lane_id, n)
+            SELECT l.tenant_id, l.id, l.head, g.cost
+            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS g (tenant_id, lane_id, cost)
             JOIN lanes l ON l.tenant_id = g.tenant_id AND l.id = g.lane_id
-        ), picked AS MATERIALIZED (
-            SELECT p.tenant_id, p.id
+        ), locked AS MATERIALIZED (
+            SELECT p.tenant_id, p.id, p.lane_id, p.cost, g.cost AS granted
             FROM granted g
             CROSS JOIN LATERAL (
-                SELECT m.tenant_id, m.id
+                SELECT m.tenant_id, m.id, m.lane_id, m.cost
                 FROM messages m
                 WHERE m.lane_id = g.id AND m.phase = 0 AND m.id >= g.head
                 ORDER BY m.id
-                LIMIT g.n
+                -- No message costs less than 1.
+                LIMIT g.cost
                 FOR UPDATE SKIP LOCKED
             ) p
+        ), picked AS MATERIALIZED (
+            SELECT s.tenant_id, s.id
+            FROM (
+                SELECT k.tenant_id, k.id, k.granted,
+                       sum(k.cost) OVER (PARTITION BY k.lane_id ORDER BY k.id) - k.cost AS before
+                FROM locked k
+            ) s
+            WHERE s.before < s.granted
         )
         UPDATE messages m
         SET phase = 1, phase_at = app_now()
         FROM picked p
         WHERE m.tenant_id = p.tenant_id AND m.id = p.id
-        RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id
+        RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.cost
         "#,
         &tenant_ids,
         &lane_ids,
-        &counts,
+        &costs,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -373,31 +457,27 @@ pub async fn pick(
             },
             lane_id: LaneId(row.lane_id),
             campaign_id: row.campaign_id.map(CampaignId),
+            cost: row.cost,
         })
         .collect())
 }
 
-fn grant_columns(grants: &[(TenantId, LaneId, i64)]) -> (Vec<Uuid>, Vec<i64>, Vec<i64>) {
-    let tenant_ids = grants.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
-    let lane_ids = grants.iter().map(|(_, lane_id, _)| lane_id.0).collect();
-    (
-        tenant_ids,
-        lane_ids,
-        grants.iter().map(|(.., n)| *n).collect(),
-    )
-}
+/// A lane that was looked at, and when to look at it next.
+pub type Served = (TenantId, LaneId, DateTime<Utc>);
 
-/// Puts served lanes behind the others. One that has nothing queued any more is switched off.
+/// Puts lanes that were looked at behind the others. One that has nothing queued any more is switched off.
 ///
 /// The look is a statement after the pick, so that a message skipped because somebody held its lock keeps its lane on,
 /// and `head` never passes one that is still queued.
-pub async fn save_served(tx: &mut SystemTx, lanes: &[(TenantId, LaneId, i64)]) -> StoreResult<()> {
-    let (tenant_ids, lane_ids, _) = grant_columns(lanes);
+pub async fn save_served(tx: &mut SystemTx, lanes: &[Served]) -> StoreResult<()> {
+    let tenant_ids: Vec<Uuid> = lanes.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let lane_ids: Vec<i64> = lanes.iter().map(|(_, lane_id, _)| lane_id.0).collect();
+    let next: Vec<DateTime<Utc>> = lanes.iter().map(|(.., next_at)| *next_at).collect();
     query!(
         r#"
         UPDATE lanes l
-        SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = app_now(), last_served_at = app_now()
-        FROM unnest($1::uuid[], $2::bigint[]) AS u (tenant_id, lane_id)
+        SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = u.next_at, last_served_at = app_now()
+        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS u (tenant_id, lane_id, next_at)
         JOIN lanes o ON o.tenant_id = u.tenant_id AND o.id = u.lane_id
         LEFT JOIN LATERAL (
             SELECT m.id
@@ -410,13 +490,14 @@ pub async fn save_served(tx: &mut SystemTx, lanes: &[(TenantId, LaneId, i64)]) -
         "#,
         &tenant_ids,
         &lane_ids,
+        &next,
     )
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
-/// Switches lanes off whose campaign is paused or over.
+/// Switches lanes off whose campaign or tenant is stopped.
 pub async fn switch_off(tx: &mut SystemTx, lanes: &[(TenantId, LaneId)]) -> StoreResult<()> {
     let (tenant_ids, lane_ids): (Vec<Uuid>, Vec<i64>) = lanes
         .iter()
@@ -437,23 +518,37 @@ pub async fn switch_off(tx: &mut SystemTx, lanes: &[(TenantId, LaneId)]) -> Stor
     Ok(())
 }
 
-/// Puts tenants that had their turn behind the others; one without an active lane leaves the ring.
-pub async fn save_turns(tx: &mut SystemTx, turns: &[(TenantId, Class)]) -> StoreResult<()> {
-    let tenant_ids: Vec<Uuid> = turns.iter().map(|(tenant_id, _)| tenant_id.0).collect();
-    let classes: Vec<&str> = turns.iter().map(|(_, class)| class.as_str()).collect();
+/// Puts tenants that had their turn, each with what it owes, behind the others; one without an active lane leaves the ring,
+/// one whose lanes all have to wait comes again when the first of them may go.
+pub async fn save_turns(
+    tx: &mut SystemTx,
+    now: DateTime<Utc>,
+    turns: &[(TenantId, Class, i64)],
+) -> StoreResult<()> {
+    let tenant_ids: Vec<Uuid> = turns.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let classes: Vec<&str> = turns.iter().map(|(_, class, _)| class.as_str()).collect();
+    let deficits: Vec<i32> = turns
+        .iter()
+        .map(|(.., debt)| i32::try_from(-debt).unwrap_or(i32::MIN))
+        .collect();
     query!(
         r#"
         UPDATE tenant_turns t
-        SET next_at = app_now(), last_served_at = app_now(),
-            active = EXISTS (
-                SELECT FROM lanes l
-                WHERE l.tenant_id = t.tenant_id AND l.shard = t.shard AND l.class = t.class AND l.active)
-        FROM unnest($2::uuid[], $3::text[]) AS u (tenant_id, class)
+        SET next_at = GREATEST($5, n.next_at), last_served_at = $5, active = n.next_at IS NOT NULL, deficit = u.deficit,
+            ring = CASE t.class WHEN 'txn' THEN 0 ELSE 2 END
+        FROM unnest($2::uuid[], $3::text[], $4::int[]) AS u (tenant_id, class, deficit)
+        CROSS JOIN LATERAL (
+            SELECT min(l.next_at) AS next_at
+            FROM lanes l
+            WHERE l.tenant_id = u.tenant_id AND l.shard = $1 AND l.class = u.class AND l.active
+        ) n
         WHERE t.tenant_id = u.tenant_id AND t.shard = $1 AND t.class = u.class
         "#,
         SHARD,
         &tenant_ids,
         &classes as &[&str],
+        &deficits,
+        now,
     )
     .execute(tx.conn())
     .await?;

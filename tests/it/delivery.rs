@@ -5,6 +5,7 @@ mod cancel;
 mod ids;
 mod leader;
 mod outage;
+mod pace;
 mod pause;
 mod settle;
 mod snapshots;

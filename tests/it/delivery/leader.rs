@@ -76,8 +76,8 @@ async fn a_leader_that_slept_through_its_term_writes_nothing_more() {
         .unwrap()
         .unwrap();
     assert!(second > first);
-    assert!(!renew_term(&mut tx, first, term).await.unwrap());
-    assert!(renew_term(&mut tx, second, term).await.unwrap());
+    assert!(renew_term(&mut tx, first, term).await.unwrap().is_none());
+    assert!(renew_term(&mut tx, second, term).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -1,0 +1,332 @@
+//! What one tick lets out: read whose turn it is, plan, pick, charge the buckets, and say when each lane comes again.
+
+use std::collections::{BTreeMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::moves::Moves;
+use crate::domain::channel::Class;
+use crate::domain::counts::CountWord;
+use crate::domain::ids::{LaneId, TenantId};
+use crate::domain::orders::SendMessage;
+use crate::domain::rate::{Bucket, Rule};
+use crate::domain::release::{Lane, Turn, plan};
+use crate::jobs::queue::{NewJob, enqueue};
+use crate::store::release::{self, DueLane, LaneRow, Picked};
+use crate::store::{StoreResult, SystemTx, buckets};
+
+/// Tenants whose turn comes in one tick, by ring.
+const TURNS_MAX: i64 = 48;
+/// Tenants of the last ring that come in one tick, however many go before.
+const BULK_TURNS_MAX: i64 = 16;
+/// Lanes of one tenant that are looked at in one tick.
+const LANES_MAX: i64 = 64;
+/// How often one tick deals: what tenants with little waiting leave over goes to the others.
+const PASSES_MAX: usize = 4;
+/// When a lane is looked at again whose messages are let out and not begun: no worker has time for them.
+const CROWDED_RETRY: TimeDelta = TimeDelta::milliseconds(250);
+/// When a halted lane is looked at again, since a halt may be lifted.
+const HALTED_RETRY: TimeDelta = TimeDelta::seconds(1);
+/// Draws remembered as noted; beyond, each is noted anew.
+const DRAWS_MAX: usize = 50_000;
+
+/// What the leader remembers from tick to tick; forgetting it costs a few writes.
+#[derive(Debug, Default)]
+pub(super) struct Dealer {
+    noted: HashSet<(LaneId, String)>,
+}
+
+impl Dealer {
+    /// Lets out up to `budget` messages; `released` is what each lane has let out that was not begun.
+    pub(super) async fn deal(
+        &mut self,
+        tx: &mut SystemTx,
+        now: DateTime<Utc>,
+        budget: i64,
+        released: &BTreeMap<LaneId, i64>,
+    ) -> StoreResult<usize> {
+        if budget <= 0 {
+            return Ok(0);
+        }
+        let due = release::list_due_lanes(tx, now, (TURNS_MAX, BULK_TURNS_MAX), LANES_MAX).await?;
+        let off: Vec<(TenantId, LaneId)> = lanes(&due)
+            .filter(|(_, lane)| !lane.may_go)
+            .map(|(tenant_id, lane)| (tenant_id, lane.id))
+            .collect();
+        if !off.is_empty() {
+            release::switch_off(tx, &off).await?;
+        }
+        let mut round = Round::gather(tx, now, &due, released).await?;
+        self.note_draws(tx, &round).await?;
+        let picked = round.deal(tx, budget).await?;
+        round.save(tx).await?;
+        send(tx, &picked).await?;
+        Ok(picked.len())
+    }
+
+    async fn note_draws(&mut self, tx: &mut SystemTx, round: &Round) -> StoreResult<()> {
+        if self.noted.len() > DRAWS_MAX {
+            self.noted.clear();
+        }
+        let draws = round.draws();
+        let new: Vec<_> = draws
+            .into_iter()
+            .filter(|(_, lane_id, name)| self.noted.insert((*lane_id, (*name).to_owned())))
+            .collect();
+        buckets::insert_lane_buckets(tx, &new).await
+    }
+}
+
+fn lanes(due: &[DueLane]) -> impl Iterator<Item = (TenantId, &LaneRow)> {
+    due.iter()
+        .filter_map(|row| Some((row.tenant_id, row.lane.as_ref()?)))
+}
+
+/// One tick's facts, and what became of them.
+struct Round {
+    now: DateTime<Utc>,
+    turns: Vec<Turn>,
+    classes: Vec<Class>,
+    buckets: Vec<Bucket>,
+    is_drawn: Vec<bool>,
+    /// Lanes that were looked at, and when they come again.
+    served: BTreeMap<(TenantId, LaneId), DateTime<Utc>>,
+    /// Turns of which a lane was let out.
+    is_served: Vec<bool>,
+}
+
+impl Round {
+    async fn gather(
+        tx: &mut SystemTx,
+        now: DateTime<Utc>,
+        due: &[DueLane],
+        released: &BTreeMap<LaneId, i64>,
+    ) -> StoreResult<Self> {
+        let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
+        for (_, lane) in lanes(due).filter(|(_, lane)| lane.may_go) {
+            rules.extend(
+                lane.pace
+                    .rules()
+                    .into_iter()
+                    .map(|rule| (rule.name.clone(), rule)),
+            );
+        }
+        let places: BTreeMap<String, usize> = rules
+            .keys()
+            .cloned()
+            .enumerate()
+            .map(|(at, name)| (name, at))
+            .collect();
+        let buckets = buckets::load_buckets(tx, rules.into_values().collect()).await?;
+        let mut round = Self {
+            now,
+            turns: Vec::new(),
+            classes: Vec::new(),
+            is_drawn: vec![false; buckets.len()],
+            buckets,
+            served: BTreeMap::new(),
+            is_served: Vec::new(),
+        };
+        for row in due {
+            round.seat(row, &places, released);
+        }
+        Ok(round)
+    }
+
+    /// Gives a row its place: a turn, and a lane of it unless it has to wait.
+    fn seat(
+        &mut self,
+        row: &DueLane,
+        places: &BTreeMap<String, usize>,
+        released: &BTreeMap<LaneId, i64>,
+    ) {
+        let is_same = self
+            .turns
+            .last()
+            .is_some_and(|turn| turn.tenant_id == row.tenant_id)
+            && self.classes.last() == Some(&row.class);
+        if !is_same {
+            self.turns.push(Turn {
+                tenant_id: row.tenant_id,
+                weight: row.weight.into(),
+                quantum: row.lane.as_ref().map_or(1, |lane| lane.quantum.into()),
+                debt: row.debt.into(),
+                lanes: Vec::new(),
+            });
+            self.classes.push(row.class);
+            self.is_served.push(false);
+        }
+        let at = self.turns.len() - 1;
+        let Some(lane) = row.lane.as_ref().filter(|lane| lane.may_go) else {
+            return;
+        };
+        let rules = lane.pace.rules();
+        let own: Vec<usize> = rules.iter().map(|rule| places[&rule.name]).collect();
+        let wait = self.wait(lane, &rules, &own, released);
+        if let Some(until) = wait {
+            self.served.insert((row.tenant_id, lane.id), until);
+        } else {
+            self.turns[at].lanes.push(Lane {
+                id: lane.id,
+                buckets: own,
+            });
+        }
+    }
+
+    /// Until when a lane has to wait, if it has to.
+    fn wait(
+        &self,
+        lane: &LaneRow,
+        rules: &[Rule],
+        own: &[usize],
+        released: &BTreeMap<LaneId, i64>,
+    ) -> Option<DateTime<Utc>> {
+        if let Some(until) = lane.halted_until {
+            return Some(until.min(self.now + HALTED_RETRY));
+        }
+        let slowest = rules
+            .iter()
+            .map(|rule| rule.rate_per_sec)
+            .reduce(f64::min)?;
+        // Bounds the burst after a stall of the workers: two seconds of its rate.
+        let window = (2.0 * slowest).ceil().max(f64::from(lane.quantum));
+        let waiting = released.get(&lane.id).copied().unwrap_or(0);
+        if waiting as f64 >= window {
+            return Some(self.now + CROWDED_RETRY);
+        }
+        self.ready_at(own)
+    }
+
+    /// When the buckets let something out again, if they do not now.
+    fn ready_at(&self, own: &[usize]) -> Option<DateTime<Utc>> {
+        let empty = own
+            .iter()
+            .map(|at| &self.buckets[*at])
+            .filter(|bucket| bucket.left(self.now) == 0);
+        empty.map(|bucket| bucket.ready_at(self.now)).max()
+    }
+
+    fn draws(&self) -> Vec<buckets::Draw<'_>> {
+        let lanes = self
+            .turns
+            .iter()
+            .flat_map(|turn| turn.lanes.iter().map(|lane| (turn.tenant_id, lane)));
+        lanes
+            .flat_map(|(tenant_id, lane)| {
+                let own = lane.buckets.iter();
+                own.map(move |at| (tenant_id, lane.id, self.buckets[*at].rule.name.as_str()))
+            })
+            .collect()
+    }
+
+    /// Plans and picks until the budget is spent or nothing is left.
+    async fn deal(&mut self, tx: &mut SystemTx, mut budget: i64) -> StoreResult<Vec<Picked>> {
+        let mut all = Vec::new();
+        for _ in 0..PASSES_MAX {
+            let planned = plan(self.now, &self.turns, &self.buckets, budget);
+            if planned.grants.is_empty() {
+                break;
+            }
+            let picked = release::pick(tx, &planned.grants).await?;
+            for (turn, debt) in self.turns.iter_mut().zip(planned.debts) {
+                turn.debt = debt;
+            }
+            let mut costs: BTreeMap<LaneId, i64> = BTreeMap::new();
+            for one in &picked {
+                *costs.entry(one.lane_id).or_default() += i64::from(one.cost);
+            }
+            for grant in &planned.grants {
+                let cost = costs.get(&grant.lane_id).copied().unwrap_or(0);
+                self.settle((grant.tenant_id, grant.lane_id), grant.cost, cost);
+            }
+            budget -= picked.len() as i64;
+            all.extend(picked);
+            if budget <= 0 {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Charges what a lane let out, and takes it out of the round when it has nothing left.
+    fn settle(&mut self, key: (TenantId, LaneId), granted: i64, cost: i64) {
+        let found = self.turns.iter().enumerate().find_map(|(at, turn)| {
+            let lane = turn.lanes.iter().position(|lane| lane.id == key.1);
+            lane.filter(|_| turn.tenant_id == key.0)
+                .map(|lane| (at, lane))
+        });
+        let Some((at, lane)) = found else { return };
+        let own = self.turns[at].lanes[lane].buckets.clone();
+        if cost > 0 {
+            for bucket in &own {
+                self.buckets[*bucket].charge(cost, self.now);
+                self.is_drawn[*bucket] = true;
+            }
+        }
+        let turn = &mut self.turns[at];
+        turn.debt += (cost - granted).max(0);
+        if cost < granted {
+            turn.lanes.remove(lane);
+        }
+        self.is_served[at] = true;
+        let next_at = self.ready_at(&own).unwrap_or(self.now);
+        self.served.insert(key, next_at);
+    }
+
+    async fn save(self, tx: &mut SystemTx) -> StoreResult<()> {
+        let lanes: Vec<release::Served> = self
+            .served
+            .into_iter()
+            .map(|((tenant_id, lane_id), next_at)| (tenant_id, lane_id, next_at))
+            .collect();
+        if !lanes.is_empty() {
+            release::save_served(tx, &lanes).await?;
+        }
+        let turns: Vec<(TenantId, Class, i64)> = self
+            .turns
+            .iter()
+            .zip(self.classes)
+            .zip(self.is_served)
+            // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of
+            // them. Whom the budget did not reach keeps its place.
+            .filter(|((turn, _), is_served)| *is_served || turn.lanes.is_empty())
+            .map(|((turn, class), _)| (turn.tenant_id, class, turn.debt))
+            .collect();
+        if !turns.is_empty() {
+            release::save_turns(tx, self.now, &turns).await?;
+        }
+        let drawn: Vec<Bucket> = self
+            .buckets
+            .into_iter()
+            .zip(self.is_drawn)
+            .filter_map(|(bucket, is_drawn)| is_drawn.then_some(bucket))
+            .collect();
+        if !drawn.is_empty() {
+            buckets::save_buckets(tx, &drawn).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Orders a job for each message that was let out, and counts the moves.
+async fn send(tx: &mut SystemTx, picked: &[Picked]) -> StoreResult<()> {
+    let mut moves = Moves::default();
+    let mut jobs = Vec::with_capacity(picked.len());
+    for one in picked {
+        let (tenant_id, message_id) = (one.key.tenant_id, one.key.id);
+        moves.shift(
+            tenant_id,
+            one.campaign_id,
+            CountWord::Queued,
+            CountWord::Released,
+            1,
+        );
+        jobs.push(NewJob::from(SendMessage {
+            tenant_id,
+            message_id,
+        }));
+    }
+    moves.save(tx).await?;
+    enqueue(tx, jobs).await?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What is left of each rate. The release leader alone writes it.
+
+use chrono::{DateTime, Utc};
+use sqlx::query;
+use uuid::Uuid;
+
+use super::release::SHARD;
+use super::{StoreResult, SystemTx};
+use crate::domain::ids::{LaneId, TenantId};
+use crate::domain::rate::{Bucket, Rule};
+
+/// The buckets of these rules, made where they are new, in the rules' order.
+pub async fn load_buckets(tx: &mut SystemTx, rules: Vec<Rule>) -> StoreResult<Vec<Bucket>> {
+    if rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+    let kinds: Vec<&str> = rules.iter().map(|rule| rule.kind.as_str()).collect();
+    query!(
+        r#"
+        INSERT INTO buckets (name, kind, shard, source)
+        SELECT u.name, u.kind, $1, 'rule'
+        FROM unnest($2::text[], $3::text[]) AS u (name, kind)
+        -- Asked first, since a conflict would use up an id each time.
+        WHERE NOT EXISTS (SELECT FROM buckets b WHERE b.name = u.name)
+        ON CONFLICT (name) DO NOTHING
+        "#,
+        SHARD,
+        &names as &[&str],
+        &kinds as &[&str],
+    )
+    .execute(tx.conn())
+    .await?;
+    let rows = query!(
+        r#"
+        SELECT b.name, NULLIF(b.tat, '-infinity') AS tat, b.closed_until
+        FROM unnest($1::text[]) AS u (name)
+        JOIN buckets b ON b.name = u.name
+        "#,
+        &names as &[&str],
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rules
+        .into_iter()
+        .map(|rule| {
+            let row = rows.iter().find(|row| row.name == rule.name);
+            Bucket {
+                tat: row.and_then(|row| row.tat),
+                closed_until: row.and_then(|row| row.closed_until),
+                rule,
+            }
+        })
+        .collect())
+}
+
+/// Keeps what was drawn, and by which rate.
+pub async fn save_buckets(tx: &mut SystemTx, buckets: &[Bucket]) -> StoreResult<()> {
+    let names: Vec<&str> = buckets
+        .iter()
+        .map(|bucket| bucket.rule.name.as_str())
+        .collect();
+    let rates: Vec<f64> = buckets
+        .iter()
+        .map(|bucket| bucket.rule.rate_per_sec)
+        .collect();
+    let bursts: Vec<f64> = buckets.iter().map(|bucket| bucket.rule.burst()).collect();
+    let tats: Vec<Option<DateTime<Utc>>> = buckets.iter().map(|bucket| bucket.tat).collect();
+    query!(
+        r#"
+        UPDATE buckets b
+        SET tat = COALESCE(u.tat, b.tat), rate_per_sec = u.rate, burst = u.burst, updated_at = app_now()
+        FROM unnest($1::text[], $2::float8[], $3::float8[], $4::timestamptz[]) AS u (name, rate, burst, tat)
+        WHERE b.name = u.name
+        "#,
+        &names as &[&str],
+        &rates,
+        &bursts,
+        &tats as &[Option<DateTime<Utc>>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A lane and the name of a bucket it draws on.
+pub type Draw<'a> = (TenantId, LaneId, &'a str);
+
+/// Notes which buckets lanes draw on, so that people can be shown what limits them.
+pub async fn insert_lane_buckets(tx: &mut SystemTx, draws: &[Draw<'_>]) -> StoreResult<()> {
+    if draws.is_empty() {
+        return Ok(());
+    }
+    let tenant_ids: Vec<Uuid> = draws.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let lane_ids: Vec<i64> = draws.iter().map(|(_, lane_id, _)| lane_id.0).collect();
+    let names: Vec<&str> = draws.iter().map(|(.., name)| *name).collect();
+    query!(
+        r#"
+        INSERT INTO lane_buckets (tenant_id, lane_id, bucket_id)
+        SELECT u.tenant_id, u.lane_id, b.id
+        FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS u (tenant_id, lane_id, name)
+        JOIN buckets b ON b.name = u.name
+        ON CONFLICT DO NOTHING
+        "#,
+        &tenant_ids,
+        &lane_ids,
+        &names as &[&str],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Nothing goes faster than what it draws on allows, and nothing that may go waits for what may not. The provider's
+//! ledger judges.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use engageninja::domain::ids::CampaignId;
+
+use crate::harness::eventually;
+use crate::harness::world::World;
+
+/// What a window may hold above 20 a second: the bucket's burst, and what was let out while no worker had time for it,
+/// which is two seconds' worth. On a machine with time it is the burst alone.
+const BURST_MAX: f64 = 3.0 + 40.0;
+
+/// What the provider accepted so far, in order.
+async fn accepted(world: &World) -> Vec<DateTime<Utc>> {
+    world
+        .db
+        .value(
+            "SELECT COALESCE(array_agg(accepted_at ORDER BY accepted_at), '{}') FROM demo_ledger",
+        )
+        .await
+}
+
+/// The most that any window holds above its rate: never more than the burst allows.
+fn most_above_rate(times: &[DateTime<Utc>], rate_per_sec: f64) -> f64 {
+    let secs = |at: usize| times[at].timestamp_micros() as f64 / 1e6;
+    let mut most: f64 = 0.0;
+    for first in 0..times.len() {
+        for last in first..times.len() {
+            let allowed = (secs(last) - secs(first)) * rate_per_sec;
+            most = most.max((last - first + 1) as f64 - allowed);
+        }
+    }
+    most
+}
+
+async fn hand_over_all(world: &World, people: i64) {
+    eventually("everybody is reached, or never will be", async || {
+        let ended = world
+            .number("SELECT count(*) FROM messages WHERE phase IN (4, 6)")
+            .await;
+        ended == people
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn three_workers_keep_to_the_rate_of_one_sender() {
+    let world = World::start().await;
+    world.add_contacts(120).await;
+    world
+        .db
+        .execute("UPDATE cell.senders SET segments_per_sec_override = 20")
+        .await;
+    let workers = [
+        world.worker().await,
+        world.worker().await,
+        world.worker().await,
+    ];
+    world.campaign("Hello").await;
+    hand_over_all(&world, 120).await;
+
+    let above = most_above_rate(&accepted(&world).await, 20.0);
+    assert!(above <= BURST_MAX, "{above}");
+    for worker in workers {
+        worker.drain(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn two_campaigns_share_what_the_tenants_plan_allows() {
+    let world = World::start().await;
+    world.add_contacts(40).await;
+    world
+        .db
+        .execute("UPDATE cell.tenants SET plan_segments_per_sec = 20")
+        .await;
+    let worker = world.worker().await;
+    world.campaign("One").await;
+    world.campaign("Two").await;
+    hand_over_all(&world, 80).await;
+
+    let above = most_above_rate(&accepted(&world).await, 20.0);
+    assert!(above <= BURST_MAX, "{above}");
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_campaigns_pace_changes_while_it_runs() {
+    let world = World::start().await;
+    world.add_contacts(300).await;
+    let worker = world.worker().await;
+    world
+        .db
+        .execute("ALTER TABLE cell.campaigns ALTER pace_per_sec SET DEFAULT 2")
+        .await;
+    world.campaign("Hello").await;
+    eventually("it has begun", async || accepted(&world).await.len() >= 2).await;
+    let slow = accepted(&world).await.len();
+    assert!(slow < 10, "{slow} at 2 a second");
+
+    world
+        .db
+        .execute("UPDATE cell.campaigns SET pace_per_sec = 200")
+        .await;
+    let changed = world.db.clock().now();
+    hand_over_all(&world, 300).await;
+    let times = accepted(&world).await;
+    let soon = times
+        .iter()
+        .filter(|at| (**at - changed).num_milliseconds() < 1000)
+        .count();
+    assert!(
+        soon - slow > 20,
+        "{soon} within the first second at 200 a second"
+    );
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+/// Cells of this size are measured by the bench; here it is the order that counts.
+#[tokio::test]
+async fn a_paced_campaign_slows_no_other_lane_of_its_tenant() {
+    let world = World::start().await;
+    world.add_contacts(200).await;
+    world
+        .db
+        .execute("ALTER TABLE cell.campaigns ALTER pace_per_sec SET DEFAULT 1")
+        .await;
+    let slow = world.campaign("Slow").await;
+    world
+        .db
+        .execute("ALTER TABLE cell.campaigns ALTER pace_per_sec DROP DEFAULT")
+        .await;
+    let worker = world.worker().await;
+    eventually("the slow one has begun", async || {
+        !accepted(&world).await.is_empty()
+    })
+    .await;
+    let quick = world.campaign("Quick").await;
+    let handed_over = async |id: CampaignId| {
+        let sql =
+            format!("SELECT count(*) FROM messages WHERE phase IN (4, 6) AND campaign_id = '{id}'");
+        world.number(&sql).await
+    };
+    eventually("the quick one is sent", async || {
+        handed_over(quick).await == 200
+    })
+    .await;
+    assert!(handed_over(slow).await < 40);
+    worker.drain(Duration::from_secs(5)).await;
+}
