@@ -117,6 +117,10 @@ pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
     for (name, help) in METRICS {
         match name.rsplit('_').next() {
             Some("total") => metrics::describe_counter!(*name, help.trim()),
+            // How old something is now goes up and down.
+            Some("seconds") if name.contains("_age_") => {
+                metrics::describe_gauge!(*name, help.trim());
+            }
             Some("seconds") => metrics::describe_histogram!(*name, help.trim()),
             _ => metrics::describe_gauge!(*name, help.trim()),
         }
@@ -136,7 +140,7 @@ macro_rules! metric_names {
     ($(#[doc = $help:literal] $name:ident = $text:literal;)+) => {
         $(#[doc = $help] pub const $name: &str = $text;)+
 
-        /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`,
+        /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`, `by`,
         /// `operation`, `status`, `provider` and `channel`, never a tenant.
         pub const METRICS: &[(&str, &str)] = &[$(($name, $help)),+];
     };
@@ -171,8 +175,18 @@ metric_names! {
     DEADLOCK_TOTAL = "engageninja_deadlock_total";
     /// Attempts by the state they ended in.
     ATTEMPTS_TOTAL = "engageninja_attempts_total";
-    /// Attempts parked because nobody closed them.
+    /// Attempts of which nobody knows, left to a person.
     PARKED_TOTAL = "engageninja_parked_total";
+    /// Attempts without an answer that were settled, by who or what settled them.
+    RESOLVED_TOTAL = "engageninja_resolved_total";
+    /// Messages that went out twice; stays 0.
+    DUPLICATE_DETECTED_TOTAL = "engageninja_duplicate_detected_total";
+    /// Attempts whose outcome nobody has told yet.
+    ATTEMPTS_IN_DOUBT = "engageninja_attempts_in_doubt_count";
+    /// Age of the oldest of them.
+    DOUBT_AGE_SECONDS = "engageninja_doubt_age_seconds";
+    /// From a provider's taking a message until a look-up showed it.
+    LOOK_UP_LAG_SECONDS = "engageninja_look_up_lag_seconds";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
 }

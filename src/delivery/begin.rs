@@ -13,7 +13,7 @@ use super::batch::{BatchSpec, Batcher};
 use super::incarnation::Myself;
 use crate::domain::attempt::Verdict;
 use crate::domain::holds::Holds;
-use crate::domain::ids::{AttemptId, MessageKey};
+use crate::domain::ids::{AttemptId, Incarnation, MessageKey};
 use crate::store::messages::CallContent;
 use crate::store::{Db, StoreError, StoreResult, attempts, messages};
 use crate::telemetry;
@@ -45,6 +45,8 @@ pub(super) struct Permission {
     pub(super) attempt_no: i16,
     /// Its token.
     pub(super) attempt_id: AttemptId,
+    /// As who it was permitted.
+    pub(super) incarnation: Incarnation,
     /// What to say to whom; none when it could not be read, so that the call is not made.
     pub(super) content: Option<CallContent>,
 }
@@ -56,8 +58,8 @@ pub(super) struct Begin {
 }
 
 impl Begin {
-    pub(super) fn spawn(db: Db, myself: Myself, holds: Holds) -> Self {
-        let shared = Arc::new((db, myself, holds));
+    pub(super) fn spawn(db: Db, myself: Myself, holds: &Holds) -> Self {
+        let shared = Arc::new((db, myself, *holds));
         let batcher = Batcher::spawn(BATCH, move |keys: Vec<MessageKey>| {
             let shared = shared.clone();
             async move {
@@ -110,6 +112,7 @@ async fn answer(db: &Db, myself: &Myself, holds: &Holds, asked: &[MessageKey]) -
                 Verdict::Begun => Answer::Granted(Box::new(Permission {
                     attempt_no: judged.attempt_no,
                     attempt_id: tokens[&judged.key],
+                    incarnation,
                     content: contents.remove(&judged.key),
                 })),
                 verdict => Answer::Denied(verdict),

@@ -8,6 +8,7 @@ use super::incarnation::Myself;
 use crate::clock::Clock;
 use crate::domain::attempt::CallOutcome;
 use crate::domain::holds::Holds;
+use crate::domain::ids::Incarnation;
 use crate::providers::{Provider, SendError, SendReceipt, SendRequest};
 
 /// The first delay after a refusal that may pass; it doubles with each attempt.
@@ -18,6 +19,7 @@ const BACKOFF_MAX: Duration = Duration::from_mins(5);
 /// Why a permission is given back unused. Checked right before the request: until then no byte has left us.
 pub(super) fn reason_to_abort(
     asked_at: Duration,
+    permitted_as: Incarnation,
     myself: &Myself,
     is_stopping: bool,
     holds: &Holds,
@@ -25,7 +27,8 @@ pub(super) fn reason_to_abort(
     if is_stopping {
         return Some("the worker is stopping");
     }
-    if myself.current().is_none() {
+    // Whoever lost its lock is gone to everybody else, and what it began may be judged; also when it is somebody new by now.
+    if myself.current() != Some(permitted_as) {
         return Some("the worker lost its incarnation");
     }
     // A process that slept between commit and call must not call: somebody may have settled the attempt.

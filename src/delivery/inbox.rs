@@ -1,23 +1,41 @@
 //! What providers say of messages they took: merged by rank, in any order and any number of repeats.
+//!
+//! A report that names its attempt is also the proof that the attempt was accepted, should nobody know that yet: the answer
+//! was lost, or the report overtook it.
 
 use std::collections::HashMap;
 
 use super::moves::Moves;
+use super::outcomes::{self, CALLBACK, Known};
+use crate::domain::attempt::CallOutcome;
+use crate::domain::channel::Channel;
 use crate::domain::counts::CountWord;
-use crate::domain::ids::MessageKey;
+use crate::domain::ids::{AttemptId, MessageKey};
+use crate::domain::message::Phase;
 use crate::domain::status::{End, Status};
 use crate::store::statuses::{Believed, Heard, lock_heard, save_believed};
-use crate::store::{StoreResult, SystemTx};
+use crate::store::{StoreResult, SystemTx, attempts};
 
 /// One thing a provider said of one message.
 #[derive(Debug, Clone)]
 pub struct StatusReport {
     /// Which message.
     pub key: MessageKey,
+    /// The attempt it speaks of, where it says so.
+    pub attempt: Option<Named>,
     /// What it said.
     pub status: Status,
     /// Its error code, where it gave one.
     pub error_code: Option<String>,
+}
+
+/// One attempt, as a report names it.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Our token.
+    pub attempt_id: AttemptId,
+    /// What the provider calls the message.
+    pub provider_message_id: String,
 }
 
 /// Merges reports into their messages, with the counts of their campaigns.
@@ -31,7 +49,9 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
     }
     let mut moves = Moves::default();
     let mut believed = Vec::new();
-    for heard in lock_heard(tx, &keys).await? {
+    let heard = lock_heard(tx, &keys).await?;
+    note_taken(tx, &heard, &by_message).await?;
+    for heard in heard {
         let Some(reports) = by_message.get(&heard.key) else {
             continue;
         };
@@ -45,6 +65,56 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
     }
     save_believed(tx, &believed).await?;
     moves.save(tx).await
+}
+
+/// Closes attempts that reports prove accepted. A message that is with the provider by its only attempt needs no proof.
+async fn note_taken(
+    tx: &mut SystemTx,
+    heard: &[Heard],
+    by_message: &HashMap<MessageKey, Vec<&StatusReport>>,
+) -> StoreResult<()> {
+    let mut proofs: HashMap<(MessageKey, AttemptId), (&str, Status, Channel)> = HashMap::new();
+    for message in heard {
+        if message.phase == Phase::HandedOver && message.attempt_no <= 1 {
+            continue;
+        }
+        for report in by_message.get(&message.key).into_iter().flatten() {
+            if let Some(named) = &report.attempt {
+                let proof = (
+                    named.provider_message_id.as_str(),
+                    report.status,
+                    message.channel,
+                );
+                proofs.insert((message.key, named.attempt_id), proof);
+            }
+        }
+    }
+    if proofs.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<(MessageKey, AttemptId)> = proofs.keys().copied().collect();
+    let known: Vec<Known> = attempts::list_untold(tx, &named)
+        .await?
+        .into_iter()
+        .filter_map(|untold| {
+            let (provider_message_id, status, channel) =
+                *proofs.get(&(untold.key, untold.attempt_id))?;
+            Some(Known {
+                key: untold.key,
+                attempt_no: untold.attempt_no,
+                channel,
+                provider: untold.provider,
+                account_ref: untold.account_ref,
+                outcome: CallOutcome::Taken {
+                    provider_message_id: provider_message_id.into(),
+                    status,
+                },
+                resolved_by: CALLBACK,
+            })
+        })
+        .collect();
+    outcomes::record(tx, &known).await?;
+    Ok(())
 }
 
 /// What is believed after these reports; none when they say nothing new.
@@ -91,7 +161,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::channel::Channel;
     use crate::domain::ids::{MessageId, TenantId};
 
     fn key() -> MessageKey {
@@ -110,6 +179,8 @@ mod tests {
             key: key(),
             channel: Channel::Sms,
             campaign_id: None,
+            phase: Phase::HandedOver,
+            attempt_no: 1,
             status: known.map(sms),
             has_conflict: false,
         };
@@ -117,6 +188,7 @@ mod tests {
             .iter()
             .map(|word| StatusReport {
                 key: key(),
+                attempt: None,
                 status: sms(word),
                 error_code: None,
             })

@@ -17,6 +17,7 @@ pub mod incarnation;
 pub mod intake;
 mod ledger;
 mod moves;
+mod outcomes;
 pub mod release;
 pub mod resolve;
 
@@ -29,6 +30,7 @@ use self::finish::{Finish, Finished};
 use self::incarnation::Myself;
 use self::ledger::DatabaseLedger;
 use self::moves::Moves;
+use self::outcomes::{Known, OWNER};
 use crate::clock::Clock;
 use crate::domain::attempt::{CallOutcome, Verdict};
 use crate::domain::channel;
@@ -73,7 +75,7 @@ impl Delivery {
     /// Starts the batchers. After `stop_now` no call is made any more; permissions are given back.
     pub fn start(db: Db, myself: Myself, holds: Holds, stop_now: CancellationToken) -> Self {
         let inner = Inner {
-            begin: Begin::spawn(db.clone(), myself.clone(), holds),
+            begin: Begin::spawn(db.clone(), myself.clone(), &holds),
             finish: Finish::spawn(db.clone()),
             demo: DemoProvider::new(Arc::new(DatabaseLedger::spawn(db.clone()))),
             db,
@@ -121,15 +123,19 @@ impl Inner {
         let Permission {
             attempt_no,
             attempt_id,
+            incarnation,
             content,
         } = permission;
         let finished = |content: Option<&CallContent>, outcome| Finished {
-            key,
-            attempt_no,
-            channel: content.map_or(channel::Channel::Sms, |c| c.channel),
-            provider: content.map_or(channel::Provider::Demo, |c| c.provider),
-            account_ref: content.map(|c| c.account_ref.clone()).unwrap_or_default(),
-            outcome,
+            known: Known {
+                key,
+                attempt_no,
+                channel: content.map_or(channel::Channel::Sms, |c| c.channel),
+                provider: content.map_or(channel::Provider::Demo, |c| c.provider),
+                account_ref: content.map(|c| c.account_ref.clone()).unwrap_or_default(),
+                outcome,
+                resolved_by: OWNER,
+            },
             fence,
         };
         let aborted = |reason: &str| CallOutcome::Aborted {
@@ -145,7 +151,13 @@ impl Inner {
         let outcome = match self.provider_for(content.provider) {
             Some(provider) => {
                 let stopping = self.stop_now.is_cancelled();
-                match call::reason_to_abort(asked_at, &self.myself, stopping, &self.holds) {
+                match call::reason_to_abort(
+                    asked_at,
+                    incarnation,
+                    &self.myself,
+                    stopping,
+                    &self.holds,
+                ) {
                     Some(reason) => aborted(reason),
                     None => call::make(provider, &request, attempt_no, &self.holds).await,
                 }

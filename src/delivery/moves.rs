@@ -8,7 +8,7 @@ use crate::domain::message::{DropReason, Phase};
 use crate::store::campaign_counts::append_deltas;
 use crate::store::lanes::{Wake, append_wakes};
 use crate::store::messages::Locked;
-use crate::store::{LANES, StoreResult, SystemTx};
+use crate::store::{LANES, StoreResult, Tx};
 
 /// Collects the moves of one transaction.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Moves {
         self.shift(
             tenant_id,
             message.campaign_id,
-            CountWord::of(message.phase, None),
+            CountWord::of(message.phase, message.drop_reason),
             word,
             1,
         );
@@ -80,7 +80,7 @@ impl Moves {
     }
 
     /// Appends what was collected, in the transaction that moved it.
-    pub(super) async fn save(self, tx: &mut SystemTx) -> StoreResult<()> {
+    pub(super) async fn save<K>(self, tx: &mut Tx<K>) -> StoreResult<()> {
         let deltas: Vec<(TenantId, CampaignId, CountDelta)> = self
             .deltas
             .into_iter()

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::deal::Dealer;
 use super::incarnation::Myself;
 use super::moves::Moves;
-use super::resolve;
 use crate::clock::Clock;
 use crate::domain::counts::CountWord;
 use crate::domain::holds::Holds;
@@ -25,7 +24,7 @@ use crate::telemetry;
 const TICK_EVERY: Duration = Duration::from_millis(50);
 /// How often an idle leader looks, should no wake-up reach it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often overdue attempts and expired slots are looked for.
+/// How often the window is measured anew.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Rows that one statement promotes, returns or eats.
 const ROWS_MAX: i64 = 2_000;
@@ -129,7 +128,7 @@ impl Leader {
         })
     }
 
-    /// Once a second: attempts that nobody closed, and how large the window may be.
+    /// Once a second: how large the window may be.
     async fn sweep(&mut self) -> StoreResult<()> {
         let now = Clock::boottime();
         if self
@@ -139,7 +138,6 @@ impl Leader {
             return Ok(());
         }
         self.swept_at = Some(now);
-        resolve::park_overdue(&self.db).await?;
         let mut tx = self.db.batch().begin().await?;
         let concurrency = incarnations::sum_concurrency(tx.conn()).await?;
         if let Some(term) = &mut self.term {

@@ -72,7 +72,8 @@ impl TryFrom<i16> for AttemptState {
     }
 }
 
-/// What became of one call. Whatever is unclear is [`CallOutcome::Doubt`].
+/// What became of one call, as its owner or the resolver says. Whatever is unclear to the owner is
+/// [`CallOutcome::Doubt`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {
     /// The provider has it.
@@ -104,6 +105,36 @@ pub enum CallOutcome {
         /// What we saw instead.
         reason: String,
     },
+    /// It was looked for and is certainly not there.
+    NotSent {
+        /// What follows.
+        then: Afterwards,
+    },
+    /// It was looked for, and nobody can say.
+    Unresolved {
+        /// For the people who decide.
+        reason: String,
+        /// What follows.
+        then: Afterwards,
+    },
+}
+
+/// What follows when an attempt ends without the provider having the message for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// The message is sent again.
+    SendAgain,
+    /// A person decides.
+    Park,
+}
+
+impl Afterwards {
+    fn phase(self) -> Phase {
+        match self {
+            Self::SendAgain => Phase::Queued,
+            Self::Park => Phase::Parked,
+        }
+    }
 }
 
 /// What the answer of `begin` means for one message.
@@ -168,16 +199,20 @@ pub struct Settlement {
 /// Attempts that end in "later" before a message is given up.
 pub const ATTEMPTS_MAX: i16 = 12;
 
-/// Where `outcome` takes a message that is in `phase`; none when the message has moved on and only the attempt records
-/// it.
+/// Where `outcome` of an attempt takes a message that is in `phase`; none when the message has moved on and only the
+/// attempt records it. `is_newest` says whether the message has no later attempt.
 ///
-/// A certain yes counts even for a parked message: the evidence came late.
-pub fn settle(outcome: &CallOutcome, phase: Phase, attempt_no: i16) -> Option<Settlement> {
+/// A certain yes counts whatever became of the message meanwhile: the evidence came late. Everything else is for the
+/// newest attempt to say, and only while nobody settled it.
+pub fn settle(
+    outcome: &CallOutcome,
+    phase: Phase,
+    is_newest: bool,
+    attempt_no: i16,
+) -> Option<Settlement> {
     let is_ours = match outcome {
-        CallOutcome::Taken { .. } => {
-            matches!(phase, Phase::Sending | Phase::InDoubt | Phase::Parked)
-        }
-        _ => matches!(phase, Phase::Sending | Phase::InDoubt),
+        CallOutcome::Taken { .. } => phase != Phase::HandedOver,
+        _ => is_newest && matches!(phase, Phase::Sending | Phase::InDoubt),
     };
     is_ours.then(|| {
         let to = |state, phase| Settlement {
@@ -203,6 +238,8 @@ pub fn settle(outcome: &CallOutcome, phase: Phase, attempt_no: i16) -> Option<Se
             },
             CallOutcome::Aborted { .. } => to(AttemptState::Aborted, Phase::Queued),
             CallOutcome::Doubt { .. } => to(AttemptState::Doubt, Phase::InDoubt),
+            CallOutcome::NotSent { then } => to(AttemptState::NotSent, then.phase()),
+            CallOutcome::Unresolved { then, .. } => to(AttemptState::Parked, then.phase()),
         }
     })
 }
@@ -215,15 +252,19 @@ impl CallOutcome {
             Self::Refused { .. } | Self::Later { .. } => AttemptState::Refused,
             Self::Aborted { .. } => AttemptState::Aborted,
             Self::Doubt { .. } => AttemptState::Doubt,
+            Self::NotSent { .. } => AttemptState::NotSent,
+            Self::Unresolved { .. } => AttemptState::Parked,
         }
     }
 
     /// The provider's error code, or what we saw instead of an answer.
     pub fn error_code(&self) -> Option<&str> {
         match self {
-            Self::Taken { .. } => None,
+            Self::Taken { .. } | Self::NotSent { .. } => None,
             Self::Refused { code } | Self::Later { code, .. } => Some(code),
-            Self::Aborted { reason } | Self::Doubt { reason } => Some(reason),
+            Self::Aborted { reason } | Self::Doubt { reason } | Self::Unresolved { reason, .. } => {
+                Some(reason)
+            }
         }
     }
 }
@@ -249,7 +290,7 @@ mod tests {
     }
 
     fn phase_after(outcome: &CallOutcome) -> Option<Phase> {
-        settle(outcome, Phase::Sending, 1).map(|settlement| settlement.phase)
+        settle(outcome, Phase::Sending, true, 1).map(|settlement| settlement.phase)
     }
 
     #[test]
@@ -272,15 +313,43 @@ mod tests {
     }
 
     #[test]
-    fn only_a_certain_yes_moves_a_parked_message() {
-        assert!(settle(&taken(), Phase::Parked, 1).is_some());
-        assert!(settle(&later(), Phase::Parked, 1).is_none());
-        assert!(settle(&taken(), Phase::Dropped, 1).is_none());
+    fn only_a_certain_yes_moves_a_message_that_somebody_settled() {
+        for phase in [
+            Phase::Parked,
+            Phase::Queued,
+            Phase::Released,
+            Phase::Dropped,
+        ] {
+            let late = settle(&taken(), phase, true, 1).unwrap();
+            assert_eq!(late.phase, Phase::HandedOver);
+            assert!(settle(&later(), phase, true, 1).is_none());
+        }
+        // A second one changes nothing, and alarms.
+        assert!(settle(&taken(), Phase::HandedOver, true, 2).is_none());
+    }
+
+    #[test]
+    fn an_older_attempt_says_nothing_but_a_certain_yes() {
+        assert!(settle(&later(), Phase::Sending, false, 1).is_none());
+        assert!(settle(&taken(), Phase::Sending, false, 1).is_some());
+    }
+
+    #[test]
+    fn a_verdict_sends_again_or_leaves_it_to_a_person() {
+        let not_sent = |then| phase_after(&CallOutcome::NotSent { then });
+        let unresolved = |then| {
+            let reason = "silence".into();
+            phase_after(&CallOutcome::Unresolved { reason, then })
+        };
+        assert_eq!(not_sent(Afterwards::SendAgain), Some(Phase::Queued));
+        assert_eq!(not_sent(Afterwards::Park), Some(Phase::Parked));
+        assert_eq!(unresolved(Afterwards::Park), Some(Phase::Parked));
+        assert_eq!(unresolved(Afterwards::SendAgain), Some(Phase::Queued));
     }
 
     #[test]
     fn a_message_that_was_put_off_too_often_is_given_up() {
-        let last = settle(&later(), Phase::Sending, ATTEMPTS_MAX).unwrap();
+        let last = settle(&later(), Phase::Sending, true, ATTEMPTS_MAX).unwrap();
         assert_eq!(last.drop_reason, Some(DropReason::Expired));
     }
 }

@@ -25,6 +25,23 @@ pub struct Holds {
     pub term: Duration,
     /// How long a job's lease lasts without a renewal.
     pub lease: Duration,
+    /// After the deadline: the looks at the provider that follow the first one.
+    pub looks: [Duration; 3],
+    /// Between two looks when none of these is due, and after one that told nothing.
+    pub look_again: Duration,
+    /// Two empty look-ups that prove anything lie this far apart. Longer than a whole attempt, so that a process that lost
+    /// its lock before the first is through with its call by the second.
+    pub look_apart: Duration,
+    /// After the deadline: before then nothing is judged not sent.
+    pub not_sent: Duration,
+    /// The same where a restart of the database freed the owner's lock and perhaps not its death.
+    pub not_sent_after_restart: Duration,
+    /// After signing: AWS refuses the signature of a request that is so old.
+    pub signature: Duration,
+    /// After the start: without a verdict by then, a person decides.
+    pub unresolved: Duration,
+    /// The same for emails, whose events take longer.
+    pub unresolved_email: Duration,
 }
 
 impl Holds {
@@ -39,6 +56,18 @@ impl Holds {
         slot: Duration::from_mins(1),
         term: Duration::from_secs(3),
         lease: Duration::from_secs(30),
+        looks: [
+            Duration::from_secs(30),
+            Duration::from_mins(2),
+            Duration::from_mins(10),
+        ],
+        look_again: Duration::from_mins(1),
+        look_apart: Duration::from_mins(1),
+        not_sent: Duration::from_mins(2),
+        not_sent_after_restart: Duration::from_mins(10),
+        signature: Duration::from_mins(16),
+        unresolved: Duration::from_mins(30),
+        unresolved_email: Duration::from_hours(1),
     };
 
     /// All of them, `scale` times as long.
@@ -55,6 +84,14 @@ impl Holds {
             slot: times(self.slot),
             term: times(self.term),
             lease: times(self.lease),
+            looks: self.looks.map(times),
+            look_again: times(self.look_again),
+            look_apart: times(self.look_apart),
+            not_sent: times(self.not_sent),
+            not_sent_after_restart: times(self.not_sent_after_restart),
+            signature: times(self.signature),
+            unresolved: times(self.unresolved),
+            unresolved_email: times(self.unresolved_email),
         }
     }
 }
@@ -69,6 +106,7 @@ mod tests {
             let holds = Holds::REAL.scaled(scale);
             assert!(holds.begin_to_call + holds.call < holds.deadline);
             assert!(holds.deadline < holds.first_look);
+            assert!(holds.deadline < holds.look_apart);
         }
     }
 }

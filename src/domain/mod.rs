@@ -21,6 +21,7 @@ pub mod content;
 pub mod counts;
 pub mod csv_file;
 pub mod demo;
+pub mod doubt;
 pub mod email;
 pub mod holds;
 pub mod ids;

@@ -59,6 +59,10 @@ pub struct MaintainPartitions {}
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DemoAdvanceStatus {}
 
+/// Settle attempts whose outcome nobody told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ResolveDoubt {}
+
 macro_rules! names {
     ($($order:ident = $name:literal),+ $(,)?) => {
         $(impl $order {
@@ -80,4 +84,5 @@ names! {
     FoldCampaignDeltas = "fold-campaign-deltas",
     MaintainPartitions = "maintain-partitions",
     DemoAdvanceStatus = "demo-advance-status",
+    ResolveDoubt = "resolve-doubt",
 }

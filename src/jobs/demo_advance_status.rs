@@ -4,7 +4,7 @@
 //! next.
 
 use super::{Job, JobContext, Outcome, Run};
-use crate::delivery::inbox::{StatusReport, merge};
+use crate::delivery::inbox::{Named, StatusReport, merge};
 use crate::domain::demo;
 use crate::domain::orders::DemoAdvanceStatus;
 use crate::domain::status::Status;
@@ -41,6 +41,10 @@ async fn advance(db: &Db) -> StoreResult<usize> {
         let status = Status::parse(entry.channel, &entry.status).map_err(StoreError::from)?;
         reports.push(StatusReport {
             key: entry.key,
+            attempt: Some(Named {
+                attempt_id: entry.attempt_id,
+                provider_message_id: entry.provider_message_id.clone(),
+            }),
             status,
             error_code: demo::error_code(entry.channel, status).map(Into::into),
         });

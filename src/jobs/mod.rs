@@ -11,6 +11,7 @@ pub mod import_contacts;
 pub mod maintain_partitions;
 pub mod queue;
 pub mod registry;
+pub mod resolve_doubt;
 pub mod send_message;
 pub mod start_due_campaigns;
 pub mod worker;

@@ -11,7 +11,7 @@ use super::queue::{
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
     CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
-    MaintainPartitions, SendMessage, StartDueCampaigns,
+    MaintainPartitions, ResolveDoubt, SendMessage, StartDueCampaigns,
 };
 use crate::store::Tx;
 
@@ -109,6 +109,9 @@ orders! {
         unique: |_| Some(MaintainPartitions::NAME.into()) },
     DemoAdvanceStatus { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
         unique: |_| Some(DemoAdvanceStatus::NAME.into()) },
+    // Each account has its share of time for look-ups, all accounts at once; a round that began is ended.
+    ResolveDoubt { queue: HOUSE, timeout_secs: 330, tries: 3, lane: |_| None,
+        unique: |_| Some(ResolveDoubt::NAME.into()) },
 }
 
 fn with<J: Job>(handlers: Handlers, timeout: Duration, context: JobContext) -> Handlers {
@@ -170,6 +173,7 @@ mod tests {
             (FoldCampaignDeltas::KIND, FoldCampaignDeltas::QUEUE),
             (MaintainPartitions::KIND, MaintainPartitions::QUEUE),
             (DemoAdvanceStatus::KIND, DemoAdvanceStatus::QUEUE),
+            (ResolveDoubt::KIND, ResolveDoubt::QUEUE),
         ];
         for name in NAMES {
             let (_, queue) = lines.iter().find(|(kind, _)| kind == name).unwrap();

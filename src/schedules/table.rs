@@ -1,7 +1,7 @@
 //! The list: which job is ordered when.
 
 use crate::domain::orders::{
-    DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions, StartDueCampaigns,
+    DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions, ResolveDoubt, StartDueCampaigns,
 };
 use crate::jobs::queue::{NewJob, Payload};
 use crate::store::schedules::NewSchedule;
@@ -32,5 +32,6 @@ pub const SCHEDULES: &[Schedule] = &[
     schedule::<FoldCampaignDeltas>("fold-deltas", "* * * * * *"),
     schedule::<DemoAdvanceStatus>("demo-advance", "*/5 * * * * *"),
     schedule::<StartDueCampaigns>("start-due", "*/5 * * * * *"),
+    schedule::<ResolveDoubt>("resolve-doubt", "*/5 * * * * *"),
     schedule::<MaintainPartitions>("partitions", "0 0 * * * *"),
 ];

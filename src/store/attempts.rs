@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx, TenantTx, interval};
 use crate::domain::attempt::{AttemptState, Verdict};
+use crate::domain::channel::Provider;
 use crate::domain::holds::Holds;
 use crate::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, MessageKey, TenantId};
 
@@ -72,16 +73,17 @@ pub struct Closing {
     pub provider_message_id: Option<String>,
     /// The provider's error code, or what we saw instead of an answer.
     pub error_code: Option<String>,
+    /// Who says so.
+    pub resolved_by: &'static str,
 }
 
 /// Closes attempts, and deletes the live calls of those that are over.
 ///
-/// Returns those that moved. The guard: an open one and one in doubt take any outcome; one that was parked or judged
-/// not sent takes only the certainty that it was accepted.
+/// Returns those that moved. The guard: an open one and one in doubt take any outcome; one that was parked, refused or
+/// judged not sent takes only the certainty that it was accepted.
 pub async fn close_attempts(
     tx: &mut SystemTx,
     closings: &[Closing],
-    resolved_by: &str,
 ) -> StoreResult<Vec<(MessageKey, i16)>> {
     let (tenant_ids, ids): (Vec<Uuid>, Vec<Uuid>) = closings
         .iter()
@@ -94,18 +96,22 @@ pub async fn close_attempts(
         .map(|c| c.provider_message_id.as_deref())
         .collect();
     let error_codes: Vec<Option<&str>> = closings.iter().map(|c| c.error_code.as_deref()).collect();
+    let resolved_bys: Vec<&str> = closings.iter().map(|c| c.resolved_by).collect();
     let rows = query!(
         r#"
         WITH closed AS (
             UPDATE send_attempts a
-            SET state = u.state, error_code = u.error_code,
+            SET state = u.state,
+                -- What was seen instead of an answer stays with an attempt that nothing explains better.
+                error_code = COALESCE(u.error_code, CASE WHEN u.state <> 1 THEN a.error_code END),
                 provider_message_id = COALESCE(u.provider_message_id, a.provider_message_id),
-                resolved_by = $7, resolved_at = CASE WHEN u.state <> 2 THEN app_now() END,
+                resolved_by = u.resolved_by, resolved_at = CASE WHEN u.state <> 2 THEN app_now() END,
                 next_look_at = CASE WHEN u.state = 2 THEN a.next_look_at END
-            FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
-                 AS u (tenant_id, message_id, attempt_no, state, provider_message_id, error_code)
+            FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[],
+                        $7::text[])
+                 AS u (tenant_id, message_id, attempt_no, state, provider_message_id, error_code, resolved_by)
             WHERE a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.attempt_no = u.attempt_no
-              AND (a.state IN (0, 2) OR (u.state = 1 AND a.state IN (5, 6)))
+              AND (a.state IN (0, 2) OR (u.state = 1 AND a.state IN (3, 5, 6)))
             RETURNING a.tenant_id, a.message_id, a.attempt_no, a.state
         ), over AS (
             DELETE FROM live_calls v
@@ -122,7 +128,7 @@ pub async fn close_attempts(
         &states,
         &provider_ids as &[Option<&str>],
         &error_codes as &[Option<&str>],
-        resolved_by,
+        &resolved_bys as &[&str],
     )
     .fetch_all(tx.conn())
     .await?;
@@ -138,39 +144,55 @@ pub async fn close_attempts(
         .collect())
 }
 
-/// A live attempt whose owner should have closed it by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overdue {
+/// An attempt of which nobody has said yet that the provider took it.
+#[derive(Debug, Clone)]
+pub struct Untold {
     /// Which message.
     pub key: MessageKey,
     /// Which of its attempts.
     pub attempt_no: i16,
+    /// Its token.
+    pub attempt_id: AttemptId,
+    /// Who was to be called.
+    pub provider: Provider,
+    /// With which account.
+    pub account_ref: String,
 }
 
-/// Attempts that are open or in doubt past their first look, oldest first. They are not locked.
-pub async fn list_overdue(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<Overdue>> {
+/// Those of these attempts of which nobody has said yet that they were accepted.
+pub async fn list_untold(
+    tx: &mut SystemTx,
+    attempts: &[(MessageKey, AttemptId)],
+) -> StoreResult<Vec<Untold>> {
+    let (keys, tokens): (Vec<MessageKey>, Vec<AttemptId>) = attempts.iter().copied().unzip();
+    let (tenant_ids, ids) = MessageKey::columns(&keys);
     let rows = query!(
         r#"
-        SELECT tenant_id, message_id, attempt_no
-        FROM send_attempts
-        WHERE state IN (0, 2) AND next_look_at <= app_now()
-        ORDER BY next_look_at
-        LIMIT $1
+        SELECT a.tenant_id, a.message_id, a.attempt_no, a.id, a.provider, a.account_ref
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS u (tenant_id, message_id, id)
+        JOIN send_attempts a ON a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.id = u.id
+        WHERE a.state NOT IN (1, 4)
         "#,
-        limit,
+        &tenant_ids,
+        &ids,
+        &AttemptId::column(&tokens),
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Overdue {
-            key: MessageKey {
-                tenant_id: TenantId(row.tenant_id),
-                id: MessageId(row.message_id),
-            },
-            attempt_no: row.attempt_no,
+    rows.into_iter()
+        .map(|row| {
+            Ok(Untold {
+                key: MessageKey {
+                    tenant_id: TenantId(row.tenant_id),
+                    id: MessageId(row.message_id),
+                },
+                attempt_no: row.attempt_no,
+                attempt_id: AttemptId(row.id),
+                provider: row.provider.parse()?,
+                account_ref: row.account_ref,
+            })
         })
-        .collect())
+        .collect::<Result<_, StoreError>>()
 }
 
 /// Calls of a campaign that may be under way.

@@ -101,6 +101,10 @@ pub struct DueEntry {
     pub key: MessageKey,
     /// Its channel.
     pub channel: Channel,
+    /// Which of its attempts.
+    pub attempt_id: AttemptId,
+    /// What the demo provider calls it.
+    pub provider_message_id: String,
     /// What to say now.
     pub status: String,
 }
@@ -110,14 +114,14 @@ pub async fn take_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<DueEntry
     let rows = query!(
         r#"
         WITH due AS MATERIALIZED (
-            SELECT d.id, d.tenant_id, d.message_id, d.next_status
+            SELECT d.id, d.tenant_id, d.message_id, d.attempt_id, d.provider_message_id, d.next_status
             FROM demo_ledger d
             WHERE d.next_at <= app_now()
             ORDER BY d.next_at
             LIMIT $1
             FOR UPDATE SKIP LOCKED
         )
-        SELECT d.id, d.tenant_id, d.message_id, m.channel, d.next_status AS "next_status!"
+        SELECT d.id, d.tenant_id, d.message_id, m.channel, d.attempt_id, d.provider_message_id, d.next_status AS "next_status!"
         FROM due d
         JOIN messages m ON m.tenant_id = d.tenant_id AND m.id = d.message_id
         "#,
@@ -134,6 +138,8 @@ pub async fn take_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<DueEntry
                     id: MessageId(row.message_id),
                 },
                 channel: row.channel.parse()?,
+                attempt_id: AttemptId(row.attempt_id),
+                provider_message_id: row.provider_message_id,
                 status: row.next_status,
             })
         })

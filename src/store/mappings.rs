@@ -1,6 +1,6 @@
 //! Provider id to message: whose callback it is.
 
-use sqlx::query;
+use sqlx::{query, query_scalar};
 use uuid::Uuid;
 
 use super::{StoreResult, SystemTx};
@@ -68,4 +68,27 @@ pub async fn insert_mappings(tx: &mut SystemTx, mappings: &[Mapping]) -> StoreRe
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// Which of the provider's ids are known to be some attempt's.
+pub async fn list_claimed(
+    tx: &mut SystemTx,
+    provider: Provider,
+    account_ref: &str,
+    provider_message_ids: &[String],
+) -> StoreResult<Vec<String>> {
+    let claimed = query_scalar!(
+        r#"
+        SELECT p.provider_message_id
+        FROM unnest($3::text[]) AS u (id)
+        JOIN message_provider_mappings p
+          ON p.provider = $1 AND p.provider_account = $2 AND p.provider_message_id = u.id
+        "#,
+        provider.as_str(),
+        account_ref,
+        provider_message_ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(claimed)
 }

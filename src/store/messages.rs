@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, query};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, SystemTx};
+use super::{StoreError, StoreResult, Tx};
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::{
     CampaignId, ContactId, LaneId, MessageId, MessageKey, TemplateVersionId, TenantId,
@@ -263,6 +263,8 @@ pub struct Locked {
     pub key: MessageKey,
     /// Where it was.
     pub phase: Phase,
+    /// Why it is not sent, of those dropped.
+    pub drop_reason: Option<DropReason>,
     /// Where it waits, when it waits.
     pub lane_id: LaneId,
     /// Its campaign.
@@ -273,11 +275,11 @@ pub struct Locked {
 
 /// Locks messages in the order that every writer of many rows keeps, so that two of them never deadlock. Their
 /// attempts are guarded by the same lock.
-pub async fn lock_messages(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<Vec<Locked>> {
+pub async fn lock_messages<K>(tx: &mut Tx<K>, keys: &[MessageKey]) -> StoreResult<Vec<Locked>> {
     let (tenant_ids, ids) = MessageKey::columns(keys);
     let rows = query!(
         r#"
-        SELECT m.tenant_id, m.id, m.phase, m.lane_id, m.campaign_id, m.attempt_no
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.attempt_no
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ORDER BY m.tenant_id, m.id
@@ -296,6 +298,7 @@ pub async fn lock_messages(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResul
                     id: MessageId(row.id),
                 },
                 phase: row.phase.try_into()?,
+                drop_reason: row.drop_reason.map(|word| word.parse()).transpose()?,
                 lane_id: LaneId(row.lane_id),
                 campaign_id: row.campaign_id.map(CampaignId),
                 attempt_no: row.attempt_no,
@@ -333,7 +336,7 @@ impl Step {
 }
 
 /// Moves locked messages. The caller holds their locks and has looked at where they were.
-pub async fn save_steps(tx: &mut SystemTx, steps: &[(MessageKey, Step)]) -> StoreResult<()> {
+pub async fn save_steps<K>(tx: &mut Tx<K>, steps: &[(MessageKey, Step)]) -> StoreResult<()> {
     if steps.is_empty() {
         return Ok(());
     }

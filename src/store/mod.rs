@@ -17,6 +17,7 @@ pub mod contact_variables;
 pub mod contacts;
 pub mod control;
 pub mod demo_ledger;
+pub mod doubts;
 pub mod idempotency;
 pub mod imports;
 pub mod incarnations;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::channel::Channel;
 use crate::domain::ids::{CampaignId, MessageId, MessageKey, TenantId};
+use crate::domain::message::Phase;
 use crate::domain::status::Status;
 
 /// A message's status when its row was locked.
@@ -18,6 +19,10 @@ pub struct Heard {
     pub channel: Channel,
     /// Its campaign.
     pub campaign_id: Option<CampaignId>,
+    /// Where it is with us.
+    pub phase: Phase,
+    /// Its newest attempt; 0 when there was none.
+    pub attempt_no: i16,
     /// What was heard of it so far.
     pub status: Option<Status>,
     /// Whether two ends of different kind were heard.
@@ -29,7 +34,7 @@ pub async fn lock_heard(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<V
     let (tenant_ids, ids) = MessageKey::columns(keys);
     let rows = query!(
         r#"
-        SELECT m.tenant_id, m.id, m.channel, m.campaign_id, m.status, m.status_conflict
+        SELECT m.tenant_id, m.id, m.channel, m.campaign_id, m.phase, m.attempt_no, m.status, m.status_conflict
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ORDER BY m.tenant_id, m.id
@@ -54,6 +59,8 @@ pub async fn lock_heard(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<V
                 },
                 channel,
                 campaign_id: row.campaign_id.map(CampaignId),
+                phase: row.phase.try_into()?,
+                attempt_no: row.attempt_no,
                 status,
                 has_conflict: row.status_conflict,
             })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::orders::{
     CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
-    MaintainPartitions, NAMES, SendMessage, StartDueCampaigns,
+    MaintainPartitions, NAMES, ResolveDoubt, SendMessage, StartDueCampaigns,
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
@@ -249,6 +249,27 @@ twice! {
         assert!(after > before, "{before} pieces before, {after} after");
         assert_eq!(world.number("SELECT count(*) FROM schema_faults()").await, 0);
         assert_eq!(world.number("SELECT count(*) FROM maintain_partitions()").await, 0);
+    }
+
+    ResolveDoubt: what_nobody_told_is_settled_once {
+        let world = World::start().await;
+        world.add_contacts(20).await;
+        let campaign = world.campaign("Hello {{ first_name }}").await;
+        let released = world.let_out(campaign, 20).await;
+        world.begin(&released).await;
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+
+        for secs in [26, 64, 60] {
+            world.db.advance(Duration::from_secs(secs)).await;
+            world.do_thrice(Some("send_attempts"), &[ResolveDoubt {}]).await;
+        }
+        worker.drain(DRAIN).await;
+
+        let counts = world.counts(campaign).await;
+        assert!(counts.is_balanced(), "{counts:?}");
+        assert_eq!(counts.get(CountWord::Queued) + counts.get(CountWord::Released), 20);
+        assert_eq!(world.number("SELECT count(*) FROM send_attempts WHERE state = 5").await, 20);
+        assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
     }
 
     DemoAdvanceStatus: what_the_demo_provider_reports_thrice_counts_once {

@@ -138,8 +138,8 @@ async fn the_same_with_control_and_cell_in_two_databases() {
 #[tokio::test]
 async fn five_kills_of_the_worker_lose_nobody_and_write_to_nobody_twice() {
     let world = world(TestDb::new().await).await;
-    // The holds of production, faster: what a dead worker held comes back after nine seconds and not after thirty.
-    let scale = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET engageninja.holds_scale = 0.3', current_database()); END $$";
+    // The holds of production, ten times as fast: what a dead worker had open is settled within half a minute.
+    let scale = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET engageninja.holds_scale = 0.1', current_database()); END $$";
     world.db.execute(scale).await;
     let _scheduler = world.scheduler();
     let mut worker = start_worker(&world).await;
@@ -162,8 +162,6 @@ async fn five_kills_of_the_worker_lose_nobody_and_write_to_nobody_twice() {
 
     worker.stop().await;
     let parked = assert_once_each(&world, snapshots(&output).last().unwrap()).await;
-    assert!(
-        parked <= open_at_kills,
-        "{parked} parked, {open_at_kills} calls were open at the kills"
-    );
+    assert!(open_at_kills > 0, "no call was open at any kill");
+    assert_eq!(parked, 0, "of {open_at_kills} calls open at the kills");
 }

@@ -84,15 +84,11 @@ async fn a_message_like_one_under_way_waits_until_that_one_is_settled() {
     assert_eq!(world.number(attempts).await, 1);
     assert_eq!(world.number("SELECT count(*) FROM demo_ledger").await, 0);
 
-    world
-        .db
-        .advance(world.holds.first_look + Duration::from_secs(1))
-        .await;
-    eventually("the first is parked", || async {
-        world.counts(first).await.get(CountWord::Parked) == 1
+    world.settle().await;
+    eventually("the first goes", || async {
+        world.through(first).await == 1
     })
     .await;
-    assert_eq!(world.counts(second).await.get(CountWord::Deferred), 1);
 
     world.db.advance(world.holds.busy).await;
     eventually("the second goes", || async {
@@ -100,7 +96,7 @@ async fn a_message_like_one_under_way_waits_until_that_one_is_settled() {
     })
     .await;
     worker.drain(DRAIN).await;
-    assert_eq!(world.number(attempts).await, 2);
+    assert_eq!(world.number(attempts).await, 3);
     assert!(world.counts(second).await.is_balanced());
 }
 

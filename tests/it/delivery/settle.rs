@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use engageninja::delivery::resolve::park_overdue;
+use engageninja::delivery::inbox::{Named, StatusReport, merge};
+use engageninja::domain::channel::Channel;
 use engageninja::domain::counts::CountWord;
-use sqlx::{Connection, Executor};
+use engageninja::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, MessageKey};
+use engageninja::domain::status::Status;
+use engageninja::store::attempts::{self, Judged};
+use engageninja::store::demo_ledger::{NewEntry, insert_entries};
+use sqlx::{Connection, PgConnection, Row};
+use uuid::Uuid;
 
+use crate::harness::doubts::{Resolver, process};
 use crate::harness::eventually;
 use crate::harness::killable::Killable;
 use crate::harness::world::World;
@@ -13,85 +20,283 @@ use crate::harness::world::World;
 const DRAIN: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
 
-#[tokio::test]
-async fn an_attempt_left_open_is_parked_at_its_first_look_and_not_before() {
-    let world = World::start().await;
-    world.add_contacts(5).await;
-    let campaign = world.campaign("Hello {{ first_name }}").await;
-    let released = world.let_out(campaign, 5).await;
-    world.begin(&released[..2]).await;
+/// A world whose messages are let out, and somebody to look at what becomes of them.
+struct Office {
+    world: World,
+    campaign: CampaignId,
+    released: Vec<MessageKey>,
+    resolver: Resolver,
+}
 
-    world.db.advance(world.holds.deadline).await;
-    park_overdue(&world.db.db()).await.unwrap();
-    assert_eq!(world.counts(campaign).await.get(CountWord::Sending), 2);
+impl Office {
+    async fn with_messages(count: u32) -> Self {
+        let world = World::start().await;
+        world.add_contacts(count).await;
+        let campaign = world.campaign("Hello {{ first_name }}").await;
+        let released = world.let_out(campaign, count as usize).await;
+        let resolver = world.resolver().await;
+        Self {
+            world,
+            campaign,
+            released,
+            resolver,
+        }
+    }
 
-    world.db.advance(SECOND * 6).await;
-    park_overdue(&world.db.db()).await.unwrap();
+    /// Moves time on to `after` the begin, and looks.
+    async fn look_at(&self, secs: u64) {
+        let now = self.world.db.clock().offset().to_std().unwrap();
+        let wanted = Duration::from_secs(secs);
+        self.world.db.advance(wanted.saturating_sub(now)).await;
+        self.resolver.look().await;
+    }
 
-    let counts = world.counts(campaign).await;
-    assert_eq!(
-        (
-            counts.get(CountWord::Parked),
-            counts.get(CountWord::Sending)
-        ),
-        (2, 0)
-    );
-    assert!(counts.is_balanced(), "{counts:?}");
-    let parked = "SELECT count(*) FROM send_attempts a JOIN messages m ON m.tenant_id = a.tenant_id AND m.id = a.message_id
-        WHERE a.state = 6 AND m.phase = 5 AND a.resolved_at IS NOT NULL AND a.error_code IS NOT NULL AND a.next_look_at IS NULL";
-    assert_eq!(world.number(parked).await, 2);
-    assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+    async fn count(&self, word: CountWord) -> i64 {
+        let counts = self.world.counts(self.campaign).await;
+        assert!(counts.is_balanced(), "{counts:?}");
+        counts.get(word)
+    }
+
+    /// Begins one message as another process, which has its lock on `session`.
+    async fn begin_as(&self, owner: &Owner, key: MessageKey) -> Judged {
+        let pool = self.world.db.db().batch_pool();
+        let (keys, tokens) = ([key], [AttemptId(Uuid::new_v4())]);
+        let holds = &self.world.holds;
+        let judged = attempts::begin_attempts(&pool, owner.incarnation, &keys, &tokens, holds);
+        judged.await.unwrap()[0]
+    }
+}
+
+/// Another process, as the database sees it: an incarnation, and a session that holds its lock.
+struct Owner {
+    incarnation: Incarnation,
+    session: PgConnection,
+}
+
+impl Owner {
+    async fn start(world: &World) -> Self {
+        let mut session = world.session().await;
+        let incarnation =
+            engageninja::store::incarnations::open_incarnation(&mut session, &process(2)).await;
+        Self {
+            incarnation: incarnation.unwrap(),
+            session,
+        }
+    }
+
+    async fn die(self) {
+        self.session.close().await.unwrap();
+    }
+}
+
+impl World {
+    /// What the provider would have written down, had the call of this attempt got through.
+    async fn take(&self, key: MessageKey, attempt_no: i16) {
+        let attempt_id = self
+            .db
+            .text(&format!(
+                "SELECT id::text FROM send_attempts WHERE message_id = '{}' AND attempt_no = {attempt_no}",
+                key.id
+            ))
+            .await;
+        let attempt_id = AttemptId(attempt_id.parse().unwrap());
+        let entry = NewEntry {
+            key,
+            attempt_id,
+            provider_message_id: format!("DM{}", attempt_id.0.simple()),
+            next: None,
+        };
+        insert_entries(&self.db.db().batch_pool(), &[entry])
+            .await
+            .unwrap();
+    }
+
+    /// The provider says `word` of everything that it took.
+    async fn report_all(&self, word: &str) {
+        let rows = self
+            .rows("SELECT message_id, attempt_id, provider_message_id FROM demo_ledger")
+            .await;
+        let reports: Vec<StatusReport> = rows
+            .iter()
+            .map(|row| StatusReport {
+                key: MessageKey {
+                    tenant_id: self.tenant_id,
+                    id: MessageId(row.get(0)),
+                },
+                attempt: Some(Named {
+                    attempt_id: AttemptId(row.get(1)),
+                    provider_message_id: row.get(2),
+                }),
+                status: Status::parse(Channel::Sms, word).unwrap(),
+                error_code: None,
+            })
+            .collect();
+        let mut tx = self.db.db().system().begin().await.unwrap();
+        merge(&mut tx, &reports).await.unwrap();
+        tx.commit().await.unwrap();
+    }
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_after_the_parking_still_hands_the_message_over() {
-    let world = World::start().await;
-    world.add_contacts(1).await;
-    let campaign = world.campaign("Hello {{ first_name }}").await;
-    // Whoever wants to store an outcome waits here.
-    let mut session = world.session().await;
-    let mut gate = session.begin().await.unwrap();
-    gate.execute("LOCK TABLE message_provider_mappings IN SHARE MODE")
-        .await
-        .unwrap();
+async fn a_call_that_happened_is_found_at_the_first_look_and_not_repeated() {
+    let office = Office::with_messages(5).await;
+    office.world.begin(&office.released).await;
+    office.world.take(office.released[0], 1).await;
 
-    let worker = world.worker().await;
-    eventually("the provider has it", || async {
-        world.number("SELECT count(*) FROM demo_ledger").await
-            + world.counts(campaign).await.get(CountWord::DroppedRefused)
-            == 1
-    })
-    .await;
-    if world.counts(campaign).await.get(CountWord::DroppedRefused) == 1 {
-        // One in a hundred: the demo provider refuses it, and there is no answer to come late.
-        worker.drain(DRAIN).await;
-        return;
+    office.look_at(24).await;
+    assert_eq!(office.count(CountWord::Sending).await, 5);
+    office.look_at(26).await;
+
+    assert_eq!(office.count(CountWord::HandedOver).await, 1);
+    assert_eq!(office.count(CountWord::Sending).await, 4);
+    let found = "SELECT count(*) FROM send_attempts a JOIN message_provider_mappings p USING (tenant_id, message_id, attempt_no)
+        WHERE a.state = 1 AND a.resolved_by = 'look_up' AND a.provider_message_id = p.provider_message_id";
+    assert_eq!(office.world.number(found).await, 1);
+    assert_eq!(
+        office.world.number("SELECT count(*) FROM live_calls").await,
+        4
+    );
+    office.resolver.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_never_happened_is_sent_again_after_the_hold_and_not_before() {
+    let office = Office::with_messages(3).await;
+    office.world.begin(&office.released).await;
+
+    for secs in [26, 52, 139] {
+        office.look_at(secs).await;
+        assert_eq!(office.count(CountWord::Sending).await, 3, "after {secs} s");
     }
-    world.db.advance(world.holds.first_look + SECOND).await;
-    eventually("it is parked", || async {
-        world.counts(campaign).await.get(CountWord::Parked) == 1
-    })
-    .await;
-    gate.rollback().await.unwrap();
-    eventually("the answer is stored", || async {
-        world.counts(campaign).await.get(CountWord::HandedOver) == 1
+    office.look_at(145).await;
+    assert_eq!(office.count(CountWord::Queued).await, 3);
+    let not_sent = "SELECT count(*) FROM send_attempts WHERE state = 5 AND next_look_at IS NULL AND resolved_by = 'look_up'";
+    assert_eq!(office.world.number(not_sent).await, 3);
+
+    let worker = office.world.worker().await;
+    eventually("they go out", || async {
+        office.world.through(office.campaign).await == 3
     })
     .await;
     worker.drain(DRAIN).await;
+    assert_eq!(office.world.doubled().await, 0);
+    office.resolver.end().await;
+}
 
-    let counts = world.counts(campaign).await;
-    assert!(counts.is_balanced(), "{counts:?}");
-    let accepted =
-        "SELECT count(*) FROM send_attempts WHERE state = 1 AND provider_message_id IS NOT NULL";
-    assert_eq!(world.number(accepted).await, 1);
+#[tokio::test]
+async fn nothing_is_judged_while_its_owner_holds_its_lock() {
+    let office = Office::with_messages(1).await;
+    let owner = Owner::start(&office.world).await;
+    office.begin_as(&owner, office.released[0]).await;
+
+    for secs in [26, 60, 150, 400, 900] {
+        office.look_at(secs).await;
+        assert_eq!(office.count(CountWord::Sending).await, 1, "after {secs} s");
+    }
+    // Killed: what was seen before proves nothing, so it takes two more looks.
+    owner.die().await;
+    office.look_at(970).await;
+    assert_eq!(office.count(CountWord::Sending).await, 1);
+    office.look_at(1035).await;
+    assert_eq!(office.count(CountWord::Queued).await, 1);
+    office.resolver.end().await;
+}
+
+#[tokio::test]
+async fn a_stopped_owner_ends_at_a_person_and_its_late_answer_still_counts() {
+    let office = Office::with_messages(1).await;
+    let owner = Owner::start(&office.world).await;
+    let key = office.released[0];
+    office.begin_as(&owner, key).await;
+
+    office.look_at(1_799).await;
+    assert_eq!(office.count(CountWord::Sending).await, 1);
+    office.look_at(1_900).await;
+    assert_eq!(office.count(CountWord::Parked).await, 1);
+    let explained =
+        "SELECT count(*) FROM send_attempts WHERE state = 6 AND resolved_by = 'deadline'
+        AND error_code LIKE '%stopped%' AND next_look_at IS NULL AND look_ups > 0";
+    assert_eq!(office.world.number(explained).await, 1);
     assert_eq!(
-        world
-            .number("SELECT count(*) FROM message_provider_mappings")
-            .await,
-        1
+        office.world.number("SELECT count(*) FROM live_calls").await,
+        0
     );
-    assert_eq!(world.number("SELECT count(*) FROM demo_ledger").await, 1);
-    assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+
+    // It wakes up in the middle of its call: the provider reports.
+    office.world.take(key, 1).await;
+    office.world.report_all("delivered").await;
+    assert_eq!(office.count(CountWord::HandedOver).await, 1);
+    assert_eq!(office.count(CountWord::Delivered).await, 1);
+    owner.die().await;
+    office.resolver.end().await;
+}
+
+#[tokio::test]
+async fn tenants_say_what_follows_a_verdict() {
+    let office = Office::with_messages(2).await;
+    office
+        .world
+        .db
+        .execute("UPDATE cell.tenants SET on_not_sent = 'park', on_unresolved = 'resend'")
+        .await;
+    let owner = Owner::start(&office.world).await;
+    office.world.begin(&office.released[..1]).await;
+    office.begin_as(&owner, office.released[1]).await;
+
+    for secs in [26, 60, 150, 1_900] {
+        office.look_at(secs).await;
+    }
+    assert_eq!(office.count(CountWord::Parked).await, 1);
+    assert_eq!(office.count(CountWord::Queued).await, 1);
+    let states = "SELECT sum(state)::bigint FROM send_attempts WHERE state IN (5, 6)";
+    assert_eq!(office.world.number(states).await, 11);
+    owner.die().await;
+    office.resolver.end().await;
+}
+
+/// The answer of an attempt that was judged not sent, after the message went out again: what no rule can rule out is seen.
+#[tokio::test]
+async fn a_message_that_went_out_twice_is_noticed_and_stays_handed_over() {
+    let office = Office::with_messages(1).await;
+    let key = office.released[0];
+    office.world.begin(&[key]).await;
+    for secs in [26, 90, 150] {
+        office.look_at(secs).await;
+    }
+    assert_eq!(office.count(CountWord::Queued).await, 1);
+    let released = office.world.let_out(office.campaign, 1).await;
+    office.world.begin(&released).await;
+    office.world.take(key, 2).await;
+    office.look_at(200).await;
+    assert_eq!(office.count(CountWord::HandedOver).await, 1);
+
+    office.world.take(key, 1).await;
+    office.world.report_all("sent").await;
+
+    assert_eq!(office.count(CountWord::HandedOver).await, 1);
+    let accepted = "SELECT count(*) FROM send_attempts WHERE state = 1";
+    assert_eq!(office.world.number(accepted).await, 2);
+    let mapped = "SELECT count(*) FROM message_provider_mappings";
+    assert_eq!(office.world.number(mapped).await, 2);
+    office.resolver.end().await;
+}
+
+#[tokio::test]
+async fn a_report_settles_an_attempt_whose_answer_was_lost() {
+    let office = Office::with_messages(1).await;
+    office.world.begin(&office.released).await;
+    office.world.take(office.released[0], 1).await;
+
+    office.world.report_all("sent").await;
+
+    assert_eq!(office.count(CountWord::HandedOver).await, 1);
+    let told = "SELECT count(*) FROM send_attempts WHERE state = 1 AND resolved_by = 'callback'";
+    assert_eq!(office.world.number(told).await, 1);
+    assert_eq!(
+        office.world.number("SELECT count(*) FROM live_calls").await,
+        0
+    );
+    office.resolver.end().await;
 }
 
 #[tokio::test]

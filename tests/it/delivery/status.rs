@@ -27,6 +27,7 @@ const STORY: &[(&str, Option<&str>)] = &[
 fn report(key: MessageKey, said: (&str, Option<&str>)) -> StatusReport {
     StatusReport {
         key,
+        attempt: None,
         status: Status::parse(Channel::Sms, said.0).unwrap(),
         error_code: said.1.map(Into::into),
     }

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod db;
+pub mod doubts;
 pub mod killable;
 pub mod program;
 pub mod steps;

@@ -1,0 +1,367 @@
+//! Attempts whose outcome nobody told: what one look at such an attempt may conclude.
+//!
+//! A yes counts at once. A no takes all of it: an owner that can call no more, two complete and empty answers of the
+//! provider that both came after that, and enough time for a late request and for the provider's own list. Whatever is less
+//! is looked at again, and at last left to a person.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::channel::text_enum;
+use super::holds::Holds;
+
+/// Whether the process that was permitted to call may still do so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// It said that it is finished, with this attempt or altogether.
+    Finished,
+    /// Its lock is free, and only its death can have freed it.
+    Gone,
+    /// Its lock is free, and a restart of the database may have freed it.
+    GoneOrCutOff,
+    /// It holds its lock, running or stopped.
+    Alive,
+}
+
+text_enum! {
+    /// What a tenant wants of a message that was certainly not sent.
+    OnNotSent {
+        /// It is sent again.
+        Resend = "resend",
+        /// A person decides.
+        Park = "park",
+    }
+}
+
+text_enum! {
+    /// What a tenant wants of a message of which nobody knows.
+    OnUnresolved {
+        /// A person decides.
+        Park = "park",
+        /// It is sent again: a loss is worse than a double.
+        Resend = "resend",
+    }
+}
+
+/// One attempt in doubt, as it stands when it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Suspect {
+    /// When its permission was given.
+    pub started_at: DateTime<Utc>,
+    /// When its owner had to be finished.
+    pub deadline: DateTime<Utc>,
+    /// When its request was signed, where a signature ends it.
+    pub signed_at: Option<DateTime<Utc>>,
+    /// The first empty look-up since its owner can call no more.
+    pub first_empty_look_at: Option<DateTime<Utc>>,
+    /// Whether its owner may still call.
+    pub owner: Owner,
+    /// Whether it is an email.
+    pub is_email: bool,
+}
+
+/// What the provider showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// One message that can only be this attempt's.
+    It,
+    /// Several of which each could be. `live_calls` allows no two alike, so a person looks at this.
+    Several,
+    /// All there is, and it is not among it.
+    Nothing,
+    /// Less than a proof: not all was shown, something like it was there, or nobody answered.
+    Unsure,
+    /// It cannot be asked and reports by itself; whether the path of its reports is proven alive by a younger attempt.
+    Silence {
+        /// Whether a report of a younger attempt has come.
+        is_path_alive: bool,
+    },
+}
+
+/// What follows from a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    /// The provider has it.
+    Sent,
+    /// It never got it, and never will.
+    NotSent,
+    /// Nobody knows.
+    Unresolved {
+        /// For the people who decide.
+        reason: &'static str,
+    },
+    /// Not yet.
+    LookAgain {
+        /// When.
+        at: DateTime<Utc>,
+        /// The first of the empty look-ups that count so far.
+        first_empty_look_at: Option<DateTime<Utc>>,
+    },
+}
+
+impl Suspect {
+    /// What a look at `now` that showed `seen` comes to.
+    pub fn conclude(&self, seen: &Seen, now: DateTime<Utc>, holds: &Holds) -> Conclusion {
+        let first_empty = self.first_empty_after(seen, now);
+        match seen {
+            Seen::It => return Conclusion::Sent,
+            Seen::Several => {
+                return Conclusion::Unresolved {
+                    reason: "the provider has several like it",
+                };
+            }
+            Seen::Nothing if self.is_proven_by_look_ups(first_empty, now, holds) => {
+                return Conclusion::NotSent;
+            }
+            Seen::Silence { is_path_alive }
+                if self.is_proven_by_silence(*is_path_alive, now, holds) =>
+            {
+                return Conclusion::NotSent;
+            }
+            Seen::Nothing | Seen::Unsure | Seen::Silence { .. } => {}
+        }
+        if now >= self.started_at + self.patience(holds) {
+            return Conclusion::Unresolved {
+                reason: match self.owner {
+                    Owner::Alive => "its worker is stopped and may still call",
+                    _ => "the provider never showed whether it has it",
+                },
+            };
+        }
+        Conclusion::LookAgain {
+            at: self.next_look(first_empty, now, holds),
+            first_empty_look_at: first_empty,
+        }
+    }
+
+    /// An empty look-up counts once the owner can call no more: what came before proves nothing.
+    fn first_empty_after(&self, seen: &Seen, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match seen {
+            _ if self.owner == Owner::Alive => None,
+            Seen::Nothing => self.first_empty_look_at.or(Some(now)),
+            _ => self.first_empty_look_at,
+        }
+    }
+
+    fn is_proven_by_look_ups(
+        &self,
+        first_empty: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+        holds: &Holds,
+    ) -> bool {
+        self.owner != Owner::Alive
+            && first_empty.is_some_and(|first| now >= first + holds.look_apart)
+            && now >= self.deadline + self.hold(holds)
+    }
+
+    /// No late request can succeed any more, and its report would have come.
+    fn is_proven_by_silence(&self, is_path_alive: bool, now: DateTime<Utc>, holds: &Holds) -> bool {
+        // Signed at the latest when the attempt had to be over.
+        let signed_at = self.signed_at.unwrap_or(self.deadline);
+        is_path_alive && now >= signed_at + holds.signature
+    }
+
+    fn hold(&self, holds: &Holds) -> std::time::Duration {
+        match self.owner {
+            Owner::GoneOrCutOff => holds.not_sent_after_restart,
+            Owner::Finished | Owner::Gone | Owner::Alive => holds.not_sent,
+        }
+    }
+
+    fn patience(&self, holds: &Holds) -> std::time::Duration {
+        if self.is_email {
+            holds.unresolved_email
+        } else {
+            holds.unresolved
+        }
+    }
+
+    /// The next look of the ladder, or the one that completes a proof, whichever is first.
+    fn next_look(
+        &self,
+        first_empty: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+        holds: &Holds,
+    ) -> DateTime<Utc> {
+        let ladder = holds.looks.iter().map(|after| self.deadline + *after);
+        let proof = first_empty
+            .map(|first| (first + holds.look_apart).max(self.deadline + self.hold(holds)));
+        // An owner that lives may die at any time, and only then the proof begins.
+        let soon =
+            (self.owner == Owner::Alive || first_empty.is_none()).then(|| now + holds.look_again);
+        let last = self.started_at + self.patience(holds);
+        ladder
+            .chain(proof)
+            .chain(soon)
+            .chain([last])
+            .filter(|at| *at > now)
+            .min()
+            .unwrap_or(now + TimeDelta::from_std(holds.look_again).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const HOLDS: Holds = Holds::REAL;
+
+    fn at(secs: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_764_000_000 + secs, 0).unwrap()
+    }
+
+    /// Permitted at 0 s, so with its deadline at 20 s and its first look at 25 s.
+    fn suspect(owner: Owner) -> Suspect {
+        Suspect {
+            started_at: at(0),
+            deadline: at(20),
+            signed_at: None,
+            first_empty_look_at: None,
+            owner,
+            is_email: false,
+        }
+    }
+
+    /// Looks as the ladder says, with the same answer each time, until there is a verdict; says when it came.
+    fn end(mut suspect: Suspect, seen: &Seen) -> (i64, Conclusion) {
+        let mut now = at(25);
+        for _ in 0..100 {
+            match suspect.conclude(seen, now, &HOLDS) {
+                Conclusion::LookAgain {
+                    at,
+                    first_empty_look_at,
+                } => {
+                    assert!(at > now, "{at} is not after {now}");
+                    suspect.first_empty_look_at = first_empty_look_at;
+                    now = at;
+                }
+                verdict => return ((now - at(0)).num_seconds(), verdict),
+            }
+        }
+        panic!("no end to looking");
+    }
+
+    #[test]
+    fn a_yes_counts_at_once_and_whoever_owns_it() {
+        for owner in [
+            Owner::Alive,
+            Owner::Gone,
+            Owner::GoneOrCutOff,
+            Owner::Finished,
+        ] {
+            assert_eq!(end(suspect(owner), &Seen::It), (25, Conclusion::Sent));
+        }
+    }
+
+    #[test]
+    fn what_was_never_sent_is_known_after_two_minutes_and_twelve_after_a_restart() {
+        assert_eq!(
+            end(suspect(Owner::Gone), &Seen::Nothing),
+            (140, Conclusion::NotSent)
+        );
+        assert_eq!(
+            end(suspect(Owner::Finished), &Seen::Nothing),
+            (140, Conclusion::NotSent)
+        );
+        assert_eq!(
+            end(suspect(Owner::GoneOrCutOff), &Seen::Nothing),
+            (620, Conclusion::NotSent)
+        );
+    }
+
+    #[test]
+    fn an_owner_that_lives_is_never_judged_and_a_person_decides_at_last() {
+        let (secs, verdict) = end(suspect(Owner::Alive), &Seen::Nothing);
+        assert_eq!(secs, 1800);
+        assert!(matches!(verdict, Conclusion::Unresolved { .. }));
+    }
+
+    #[test]
+    fn empty_look_ups_before_the_owner_was_gone_do_not_count() {
+        let stopped = suspect(Owner::Alive);
+        let Conclusion::LookAgain {
+            first_empty_look_at,
+            ..
+        } = stopped.conclude(&Seen::Nothing, at(1000), &HOLDS)
+        else {
+            panic!("a verdict over one that lives");
+        };
+        assert_eq!(first_empty_look_at, None);
+
+        let killed = Suspect {
+            first_empty_look_at,
+            ..suspect(Owner::Gone)
+        };
+        let Conclusion::LookAgain {
+            at: next,
+            first_empty_look_at,
+        } = killed.conclude(&Seen::Nothing, at(1010), &HOLDS)
+        else {
+            panic!("one empty look-up is no proof");
+        };
+        assert_eq!((next, first_empty_look_at), (at(1070), Some(at(1010))));
+        let twice = Suspect {
+            first_empty_look_at,
+            ..killed
+        };
+        assert!(matches!(
+            twice.conclude(&Seen::Nothing, at(1069), &HOLDS),
+            Conclusion::LookAgain { .. }
+        ));
+        assert_eq!(
+            twice.conclude(&Seen::Nothing, at(1070), &HOLDS),
+            Conclusion::NotSent
+        );
+    }
+
+    #[test]
+    fn less_than_a_proof_is_no_proof_however_often() {
+        let (secs, verdict) = end(suspect(Owner::Gone), &Seen::Unsure);
+        assert_eq!(secs, 1800);
+        assert!(matches!(verdict, Conclusion::Unresolved { .. }));
+        assert!(matches!(
+            end(suspect(Owner::Gone), &Seen::Several).1,
+            Conclusion::Unresolved { .. }
+        ));
+    }
+
+    #[test]
+    fn silence_proves_something_once_the_signature_is_old_and_others_are_heard_of() {
+        let email = Suspect {
+            signed_at: Some(at(1)),
+            is_email: true,
+            ..suspect(Owner::Alive)
+        };
+        let heard = Seen::Silence {
+            is_path_alive: true,
+        };
+        let deaf = Seen::Silence {
+            is_path_alive: false,
+        };
+
+        assert!(matches!(
+            email.conclude(&heard, at(960), &HOLDS),
+            Conclusion::LookAgain { .. }
+        ));
+        assert_eq!(email.conclude(&heard, at(961), &HOLDS), Conclusion::NotSent);
+        let (secs, verdict) = end(email, &deaf);
+        assert_eq!(secs, 3600);
+        assert!(matches!(verdict, Conclusion::Unresolved { .. }));
+    }
+
+    #[test]
+    fn a_faster_scale_keeps_the_order_of_things() {
+        let holds = HOLDS.scaled(0.05);
+        let fast = Suspect {
+            deadline: at(1),
+            ..suspect(Owner::Gone)
+        };
+        let soon = at(1) + Duration::from_millis(250);
+        let Conclusion::LookAgain { at: next, .. } = fast.conclude(&Seen::Nothing, soon, &holds)
+        else {
+            panic!("one look is no proof");
+        };
+        assert_eq!(next, at(1) + Duration::from_millis(1500));
+    }
+}
