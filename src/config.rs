@@ -3,6 +3,8 @@
 //! Flags win over the environment, the environment over defaults, and there is no file. `--help` of any
 //! command is the reference, since clap prints what is declared here.
 
+mod front;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
+
+pub use self::front::{Network, PublicUrl};
 
 /// Every setting of every program.
 #[derive(Debug, Clone, Args)]
@@ -66,6 +70,26 @@ pub struct Config {
         value_name = "ADDRESS"
     )]
     pub admin_listen: SocketAddr,
+
+    /// Where browsers and providers find this installation: `https://host`. Pages of this address alone may use a
+    /// session; with https its cookie never leaves TLS.
+    #[arg(
+        long,
+        global = true,
+        env = "ENGAGENINJA_PUBLIC_URL",
+        value_name = "URL"
+    )]
+    pub public_url: Option<PublicUrl>,
+
+    /// Networks of the proxies before the API, `10.0.0.0/8,…`: `X-Forwarded-For` counts from these alone.
+    #[arg(
+        long,
+        global = true,
+        env = "ENGAGENINJA_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "NETWORKS"
+    )]
+    pub trusted_proxies: Vec<Network>,
 
     /// What the embedded server and `up` keep: databases, keys, credentials, log.
     #[arg(

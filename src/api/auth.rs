@@ -3,7 +3,6 @@
 //! A key in the header `Authorization` wins over a cookie. With a cookie, a method that changes something must come
 //! from our own pages: browsers send the cookie along from everywhere.
 
-use poem::http::uri::Authority;
 use poem::http::{Method, header};
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
@@ -13,7 +12,10 @@ use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::crypto::password::{KEY_PREFIX, token_hash};
 use crate::domain::actor::{Actor, Operator, Who};
-use crate::store::control::{api_keys, sessions};
+use crate::domain::ids::UserId;
+use crate::domain::tenant::TenantStatus;
+use crate::store::control::api_keys;
+use crate::store::control::sessions::{self, Session};
 
 /// The cookie of a session.
 pub const COOKIE: &str = "engageninja_session";
@@ -59,11 +61,23 @@ impl<'a> ApiExtractor<'a> for Actor {
     }
 }
 
-/// The session that a request's cookie names, for what concerns the session itself.
+/// Somebody who is signed in, whichever tenant is open, or none: for what concerns themselves.
 #[derive(Debug)]
-pub struct SessionToken(pub [u8; 32]);
+pub struct Person {
+    /// Their session.
+    pub session: Session,
+    /// What is stored of its token.
+    pub token_hash: [u8; 32],
+}
 
-impl<'a> ApiExtractor<'a> for SessionToken {
+impl Person {
+    /// Who it is.
+    pub fn user_id(&self) -> UserId {
+        self.session.user_id
+    }
+}
+
+impl<'a> ApiExtractor<'a> for Person {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
 
     type ParamType = ();
@@ -82,9 +96,42 @@ impl<'a> ApiExtractor<'a> for SessionToken {
         _body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let hash = cookie_hash(request).ok_or_else(ApiError::unauthenticated)?;
-        authenticate_session(state(request)?, request, hash).await?;
-        Ok(Self(hash))
+        Ok(authenticate_person(request).await?)
+    }
+}
+
+/// Somebody who is signed in, or a tenant's program: for saying who one is.
+#[derive(Debug)]
+pub enum Caller {
+    /// By a session's cookie.
+    Person(Person),
+    /// By a key.
+    Program(Actor),
+}
+
+impl<'a> ApiExtractor<'a> for Caller {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Actor as ApiExtractor>::register(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        <Actor as ApiExtractor>::security_schemes()
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        if request.headers().contains_key(header::AUTHORIZATION) {
+            return Ok(Self::Program(authenticate(request).await?));
+        }
+        Ok(Self::Person(authenticate_person(request).await?))
     }
 }
 
@@ -112,22 +159,15 @@ impl<'a> ApiExtractor<'a> for Operator {
 }
 
 async fn authenticate_operator(request: &Request) -> ApiResult<Operator> {
-    let hash = cookie_hash(request).ok_or_else(ApiError::unauthenticated)?;
-    if !is_safe(request.method()) {
-        require_own_origin(request)?;
-    }
-    let mut tx = state(request)?.db.control_system().begin().await?;
-    let found = sessions::find_operator(&mut tx, &hash)
-        .await?
-        .ok_or_else(ApiError::unauthenticated)?;
-    if !found.is_platform_admin {
+    let person = authenticate_person(request).await?;
+    if !person.session.is_platform_admin {
         return Err(ApiError::new(
             ProblemType::Forbidden,
             "This is for those who run the platform. 'engageninja user add --platform-admin' makes somebody one.",
         ));
     }
     Ok(Operator {
-        user_id: found.user_id,
+        user_id: person.user_id(),
     })
 }
 
@@ -160,8 +200,21 @@ async fn authenticate(request: &Request) -> ApiResult<Actor> {
             .ok_or_else(ApiError::unauthenticated)?;
         return authenticate_key(state, key).await;
     }
-    let hash = cookie_hash(request).ok_or_else(ApiError::unauthenticated)?;
-    authenticate_session(state, request, hash).await
+    let person = authenticate_person(request).await?;
+    let user_id = person.user_id();
+    let tenant = person.session.tenant.ok_or_else(|| {
+        ApiError::new(
+            ProblemType::NotAMember,
+            "No tenant is open in your session. Open one at PUT /api/sessions/current/tenant; GET /api/me/tenants lists \
+             yours.",
+        )
+    })?;
+    require_active(tenant.status)?;
+    Ok(Actor {
+        tenant_id: tenant.id,
+        who: Who::User(user_id),
+        role: tenant.role,
+    })
 }
 
 async fn authenticate_key(state: &ApiState, key: &str) -> ApiResult<Actor> {
@@ -173,7 +226,7 @@ async fn authenticate_key(state: &ApiState, key: &str) -> ApiResult<Actor> {
         api_keys::mark_used(&mut tx, key.tenant_id, key.id).await?;
     }
     tx.commit().await?;
-    require_active(&key.tenant_status)?;
+    require_active(key.tenant_status)?;
     Ok(Actor {
         tenant_id: key.tenant_id,
         who: Who::ApiKey(key.id),
@@ -181,27 +234,23 @@ async fn authenticate_key(state: &ApiState, key: &str) -> ApiResult<Actor> {
     })
 }
 
-async fn authenticate_session(
-    state: &ApiState,
-    request: &Request,
-    hash: [u8; 32],
-) -> ApiResult<Actor> {
+async fn authenticate_person(request: &Request) -> ApiResult<Person> {
+    let state = state(request)?;
+    let token_hash = cookie_hash(request).ok_or_else(ApiError::unauthenticated)?;
     if !is_safe(request.method()) {
-        require_own_origin(request)?;
+        state.front.require_own_page(request)?;
     }
     let mut tx = state.db.control_system().begin().await?;
-    let session = sessions::find_session(&mut tx, &hash)
+    let session = sessions::find_session(&mut tx, &token_hash)
         .await?
         .ok_or_else(ApiError::unauthenticated)?;
     if session.is_use_stale {
-        sessions::mark_seen(&mut tx, &hash).await?;
+        sessions::mark_seen(&mut tx, &token_hash).await?;
     }
     tx.commit().await?;
-    require_active(&session.tenant_status)?;
-    Ok(Actor {
-        tenant_id: session.tenant_id,
-        who: Who::User(session.user_id),
-        role: session.role,
+    Ok(Person {
+        session,
+        token_hash,
     })
 }
 
@@ -228,40 +277,12 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-fn require_active(status: &str) -> ApiResult<()> {
-    if status == "active" {
+fn require_active(status: TenantStatus) -> ApiResult<()> {
+    if status == TenantStatus::Active {
         return Ok(());
     }
     Err(ApiError::new(
         ProblemType::TenantInactive,
         format!("This tenant is {status}. Write to the operator of this installation."),
-    ))
-}
-
-/// The scheme of the page that a browser sent the request from, when it is a page of ours.
-///
-/// Ours means: the same host and port as the request itself was sent to.
-pub fn own_origin_scheme(request: &Request) -> Option<&str> {
-    let origin = request.headers().get(header::ORIGIN)?.to_str().ok()?;
-    let (scheme, authority) = origin.split_once("://")?;
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|value| value.to_str().ok())
-        .or_else(|| request.uri().authority().map(Authority::as_str))?;
-    (authority.eq_ignore_ascii_case(host) && matches!(scheme, "http" | "https")).then_some(scheme)
-}
-
-/// Goes on only when the request's page is ours.
-///
-/// # Errors
-/// 403, also without any `Origin`: browsers always send one with such a method.
-pub fn require_own_origin(request: &Request) -> ApiResult<()> {
-    if own_origin_scheme(request).is_some() {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        ProblemType::ForeignOrigin,
-        "With a session's cookie, changes are taken from pages of this address alone. Programs use an API key.",
     ))
 }

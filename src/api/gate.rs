@@ -1,20 +1,19 @@
 //! What every request passes on its way in and every answer on its way out: the request's id, the limits, and the
 //! promise that each error is a problem.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{FutureExt, StreamExt};
 use poem::http::{HeaderName, HeaderValue, Method, header};
-use poem::web::RemoteAddr;
-use poem::{Addr, Body, Endpoint, IntoResponse, Middleware, Request, Response};
+use poem::{Body, Endpoint, IntoResponse, Middleware, Request, Response};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::change::Facts;
+use super::front::Front;
 use super::problem::{self, ApiError, FieldError, ProblemType};
 use super::routes::{Operation, Route, Routes};
 use crate::telemetry::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
@@ -35,6 +34,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Gate {
     /// What the document says of each address.
     pub routes: Arc<Routes>,
+    /// Who stands before it.
+    pub front: Arc<Front>,
 }
 
 impl<E: Endpoint> Middleware<E> for Gate {
@@ -44,6 +45,7 @@ impl<E: Endpoint> Middleware<E> for Gate {
         GateEndpoint {
             inner,
             routes: self.routes.clone(),
+            front: self.front.clone(),
         }
     }
 }
@@ -53,6 +55,7 @@ impl<E: Endpoint> Middleware<E> for Gate {
 pub struct GateEndpoint<E> {
     inner: E,
     routes: Arc<Routes>,
+    front: Arc<Front>,
 }
 
 impl<E: Endpoint> Endpoint for GateEndpoint<E> {
@@ -161,7 +164,7 @@ impl<E: Endpoint> GateEndpoint<E> {
         }
         let facts = Facts {
             request_id,
-            ip: remote_ip(&request),
+            ip: self.front.client_ip(&request),
             hash: hash.finalize().into(),
         };
         request.extensions_mut().insert(facts);
@@ -245,11 +248,4 @@ async fn read_limited(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError>
         ));
     }
     Ok(bytes)
-}
-
-fn remote_ip(request: &Request) -> Option<IpAddr> {
-    let RemoteAddr(Addr::SocketAddr(address)) = request.remote_addr() else {
-        return None;
-    };
-    Some(address.ip())
 }

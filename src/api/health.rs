@@ -42,6 +42,7 @@ pub fn admin(db: Db, metrics: PrometheusHandle) -> impl Endpoint<Output = Respon
         .at("/metrics", get(metrics))
         .with(Gate {
             routes: Arc::default(),
+            front: Arc::default(),
         })
 }
 

@@ -9,18 +9,24 @@ pub mod body;
 pub mod campaigns;
 pub mod change;
 pub mod contacts;
+pub mod credentials;
 pub mod csv;
 pub mod document;
 pub mod events;
+pub mod front;
 pub mod gate;
 pub mod health;
 pub mod home;
 pub mod imports;
+pub mod invitations;
 pub mod keys;
 pub mod lists;
+pub mod me;
+pub mod members;
 pub mod messages;
 pub mod ops;
 pub mod page;
+pub mod passwords;
 pub mod preview;
 pub mod problem;
 pub mod progress;
@@ -29,7 +35,6 @@ pub mod routes;
 pub mod sessions;
 pub mod state;
 pub mod templates;
-pub mod throttle;
 
 use std::io;
 use std::sync::Arc;
@@ -57,6 +62,10 @@ const IDLE: Duration = Duration::from_mins(1);
 pub enum Tag {
     /// Signing in and out.
     Sessions,
+    /// Oneself.
+    Me,
+    /// People of the tenant, and those who are invited.
+    Members,
     /// Keys of the tenant's programs.
     Keys,
     /// People the tenant writes to.
@@ -75,10 +84,28 @@ pub enum Tag {
     Ops,
 }
 
+/// Who gets in, and as what.
+pub type People = (
+    sessions::Sessions,
+    me::Me,
+    members::Members,
+    invitations::Invitations,
+    keys::Keys,
+);
+
+fn people(state: &ApiState) -> People {
+    (
+        sessions::Sessions::new(state.clone()),
+        me::Me::new(state.clone()),
+        members::Members::new(state.clone()),
+        invitations::Invitations::new(state.clone()),
+        keys::Keys::new(state.clone()),
+    )
+}
+
 /// Every resource of the document; a tuple holds at most 16.
 pub type Resources = (
-    sessions::Sessions,
-    keys::Keys,
+    People,
     contacts::Contacts,
     lists::Lists,
     templates::Templates,
@@ -91,8 +118,7 @@ pub type Resources = (
 
 fn resources(state: &ApiState) -> Resources {
     (
-        sessions::Sessions::new(state.clone()),
-        keys::Keys::new(state.clone()),
+        people(state),
         contacts::Contacts::new(state.clone()),
         lists::Lists::new(state.clone()),
         templates::Templates::new(state.clone()),
@@ -128,6 +154,7 @@ pub fn app(state: &ApiState) -> impl Endpoint<Output = Response> + use<> {
         .data(state.clone())
         .with(Gate {
             routes: Arc::new(routes),
+            front: state.front.clone(),
         })
 }
 

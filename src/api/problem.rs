@@ -69,6 +69,8 @@ problem_types! {
     NotAMember = 403 "not-a-member" "You are not a member of this tenant",
     /// The tenant is not active.
     TenantInactive = 403 "tenant-inactive" "This tenant is not active",
+    /// The role that is given or touched is above one's own.
+    RoleAboveOwn = 403 "role-above-own" "The role is above your own",
     /// No operation has this address.
     UnknownAddress = 404 "unknown-address" "There is nothing at this address",
     /// The thing is not there, or is somebody else's.
@@ -79,6 +81,14 @@ problem_types! {
     NameTaken = 409 "name-taken" "The name is taken",
     /// Somebody else changed it meanwhile.
     Conflict = 409 "conflict" "It was changed meanwhile",
+    /// The person is a member.
+    AlreadyMember = 409 "already-member" "They are a member already",
+    /// The person has an open invitation.
+    AlreadyInvited = 409 "already-invited" "They are invited already",
+    /// The invitation was used, taken back or ran out.
+    InvitationEnded = 409 "invitation-ended" "The invitation has ended",
+    /// A tenant keeps one owner at least.
+    LastOwner = 409 "last-owner" "The last owner cannot go",
     /// The campaign was sent before.
     CampaignAlreadySent = 409 "campaign-already-sent" "The campaign was sent before",
     /// Only a campaign that is sending can be paused.

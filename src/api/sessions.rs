@@ -1,29 +1,38 @@
 //! Signing in and out, and who one is.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use poem::Request;
 use poem::http::header;
 use poem::web::cookie::{Cookie, SameSite};
+use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
-use secrecy::SecretString;
+use uuid::Uuid;
 
 use super::Tag;
-use super::auth::{COOKIE, SessionToken, own_origin_scheme, require_own_origin};
+use super::auth::{COOKIE, Caller, Person};
 use super::body::Body;
 use super::change::Facts;
-use super::problem::{ApiError, ApiResult, ProblemType};
+use super::credentials::prove;
+use super::page::{Page, PageRequest};
+use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::reply::Done;
 use super::state::ApiState;
 use crate::crypto::password::{random_bytes, random_token, token_hash};
-use crate::domain::actor::{Actor, Role, Who, normalized_login};
-use crate::domain::ids::{ApiKeyId, TenantId, UserId};
+use crate::domain::actor::{Actor, Role, Who};
+use crate::domain::ids::{ApiKeyId, SessionId, TenantId, UserId};
+use crate::domain::tenant::TenantStatus;
 use crate::store::ControlTx;
-use crate::store::control::memberships::Membership;
-use crate::store::control::sessions::{NewSession, delete_session, insert_session};
+use crate::store::control::sessions::{
+    ListedSession, NewSession, delete_own_session, delete_session, find_session, insert_session,
+    list_sessions, save_tenant,
+};
 use crate::store::control::{directory, memberships, users};
 
 /// How long a session lasts.
 const SESSION_DAYS: i64 = 14;
+/// Tenants of one person among which the one to open is looked for.
+const TENANTS_MAX: i64 = 10_000;
 
 /// The operations on sessions.
 #[derive(Debug)]
@@ -54,10 +63,12 @@ pub struct SessionView {
     user: Option<UserView>,
     /// The key; absent for a person.
     api_key_id: Option<ApiKeyId>,
-    /// The tenant that is open.
-    tenant: TenantView,
+    /// The tenant that is open; absent when one belongs to none.
+    tenant: Option<TenantView>,
     /// What one is there.
-    role: Role,
+    role: Option<Role>,
+    /// Whether one runs the platform.
+    is_platform_admin: bool,
 }
 
 /// A person.
@@ -80,8 +91,36 @@ struct TenantView {
     name: String,
     /// Its word in addresses.
     slug: String,
+    /// Whether it is active; nothing can be done in one that is not.
+    status: TenantStatus,
     /// Whether its messages are simulated.
     is_demo: bool,
+}
+
+/// The tenant to open.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct TenantChoice {
+    /// One of those that GET /me/tenants lists.
+    tenant_id: TenantId,
+}
+
+/// One of one's sessions.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+struct ListedSessionView {
+    /// Its id, which opens nothing.
+    id: SessionId,
+    /// Where it came from.
+    ip: Option<String>,
+    /// The browser, as it calls itself.
+    user_agent: Option<String>,
+    /// When somebody signed in.
+    created_at: DateTime<Utc>,
+    /// When it was last used, to the minute.
+    last_seen_at: DateTime<Utc>,
+    /// When it ends by itself.
+    expires_at: DateTime<Utc>,
 }
 
 #[derive(ApiResponse)]
@@ -105,33 +144,60 @@ impl Sessions {
     /// Sets a cookie that browsers send along. Programs use an API key instead. Five tries a minute per account and
     /// address.
     #[oai(path = "/sessions", method = "post", operation_id = "create_session")]
-    async fn create_session(&self, request: &Request, body: Body<SignIn>) -> ApiResult<SignedIn> {
+    async fn create_session(
+        &self,
+        request: &Request,
+        facts: Facts,
+        body: Body<SignIn>,
+    ) -> ApiResult<SignedIn> {
+        let front = &self.state.front;
         if request.headers().contains_key(header::ORIGIN) {
-            require_own_origin(request)?;
+            front.require_own_page(request)?;
         }
-        let user_id = self.check_password(request, &body.0).await?;
+        let asked = &body.0;
+        let proven = prove(&self.state, facts.ip, &asked.email, &asked.password).await?;
         let token = random_token();
 
         let mut tx = self.state.db.control_system().begin().await?;
-        let members = memberships::list_of_user(&mut tx, user_id).await?;
-        let member = choose_tenant(&members, body.0.tenant.as_deref())?;
-        let tenant_id = member.tenant_id;
+        let tenant_id = choose_tenant(&mut tx, proven.user_id, asked.tenant.as_deref()).await?;
+        proven.forget_tries(&mut tx).await?;
         let session = NewSession {
+            id: SessionId(Uuid::now_v7()),
             token_hash: &token_hash(&token),
-            user_id,
+            user_id: proven.user_id,
             tenant_id,
             csrf_secret: &random_bytes(),
-            ip: remote_ip(request),
+            ip: facts.ip,
             user_agent: user_agent(request),
             expires_at: self.state.clock().now() + TimeDelta::days(SESSION_DAYS),
         };
         insert_session(&mut tx, &session).await?;
-        users::mark_login(&mut tx, user_id).await?;
-        let view = view(&mut tx, tenant_id, Who::User(user_id), member.role).await?;
+        users::mark_login(&mut tx, proven.user_id).await?;
+        let view = view_of_session(&mut tx, session.token_hash).await?;
 
         tx.commit().await?;
-        let is_secure = own_origin_scheme(request) == Some("https");
-        Ok(SignedIn::Created(Json(view), cookie(&token, is_secure)))
+        let cookie = cookie(&token, front.is_secure(request));
+        Ok(SignedIn::Created(Json(view), cookie))
+    }
+
+    /// List one's sessions.
+    ///
+    /// Those that last, the newest first.
+    #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
+    async fn list_sessions(
+        &self,
+        person: Person,
+        /// Rows of the page, 50 when absent.
+        #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<Option<i64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> ApiResult<Json<Page<ListedSessionView>>> {
+        let page = PageRequest::<SessionId>::new("sessions", limit.0, cursor.0.as_deref())?;
+        let mut tx = self.state.db.control_system().begin().await?;
+        let rows =
+            list_sessions(&mut tx, person.user_id(), page.after, page.rows_to_load()).await?;
+        Ok(Json(page.page(rows, |session| session.id)))
     }
 
     /// Show the current session.
@@ -142,9 +208,37 @@ impl Sessions {
         method = "get",
         operation_id = "get_current_session"
     )]
-    async fn get_current_session(&self, actor: Actor) -> ApiResult<Json<SessionView>> {
+    async fn get_current_session(&self, caller: Caller) -> ApiResult<Json<SessionView>> {
         let mut tx = self.state.db.control_system().begin().await?;
-        let view = view(&mut tx, actor.tenant_id, actor.who, actor.role).await?;
+        let view = match caller {
+            Caller::Person(person) => view_of_session(&mut tx, &person.token_hash).await?,
+            Caller::Program(actor) => view_of_program(&mut tx, &actor).await?,
+        };
+        Ok(Json(view))
+    }
+
+    /// Open another tenant.
+    ///
+    /// From the answer on, this session's requests are about that tenant. Other sessions keep theirs.
+    #[oai(
+        path = "/sessions/current/tenant",
+        method = "put",
+        operation_id = "switch_tenant"
+    )]
+    async fn switch_tenant(
+        &self,
+        person: Person,
+        body: Body<TenantChoice>,
+    ) -> ApiResult<Json<SessionView>> {
+        let mut tx = self.state.db.control_system().begin().await?;
+        save_tenant(&mut tx, &person.token_hash, body.0.tenant_id)
+            .await
+            .map_err(|error| match error.constraint() {
+                Some("sessions_tenant_id_user_id_fkey") => no_such_tenant(),
+                _ => error.into(),
+            })?;
+        let view = view_of_session(&mut tx, &person.token_hash).await?;
+        tx.commit().await?;
         Ok(Json(view))
     }
 
@@ -156,13 +250,33 @@ impl Sessions {
         method = "delete",
         operation_id = "delete_current_session"
     )]
-    async fn delete_current_session(&self, token: SessionToken) -> ApiResult<SignedOut> {
+    async fn delete_current_session(&self, person: Person) -> ApiResult<SignedOut> {
         let mut tx = self.state.db.control_system().begin().await?;
-        delete_session(&mut tx, &token.0).await?;
+        delete_session(&mut tx, &person.token_hash).await?;
         tx.commit().await?;
         Ok(SignedOut::Done(format!(
             "{COOKIE}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0"
         )))
+    }
+
+    /// End one of one's sessions.
+    ///
+    /// Its cookie counts no more, wherever the browser is.
+    #[oai(
+        path = "/sessions/:session_id",
+        method = "delete",
+        operation_id = "delete_session"
+    )]
+    async fn delete_session(
+        &self,
+        person: Person,
+        /// The session.
+        session_id: Path<SessionId>,
+    ) -> ApiResult<Done> {
+        let mut tx = self.state.db.control_system().begin().await?;
+        delete_own_session(&mut tx, person.user_id(), session_id.0).await?;
+        tx.commit().await?;
+        Ok(Done)
     }
 }
 
@@ -171,77 +285,89 @@ impl Sessions {
     pub fn new(state: ApiState) -> Self {
         Self { state }
     }
-
-    /// Who it is, when the password is right. An unknown account and a wrong password get the same answer, after the
-    /// same time.
-    async fn check_password(&self, request: &Request, given: &SignIn) -> ApiResult<UserId> {
-        let login = normalized_login(&given.email);
-        let ip = remote_ip(request);
-        let now = self.state.clock().now();
-        self.state.throttle.count_try(&login, ip, now)?;
-
-        let mut tx = self.state.db.control_system().begin().await?;
-        let known = users::find_credentials(&mut tx, &login).await?;
-        // Given back before the hash is computed, which takes longer than everything else here.
-        drop(tx);
-        let (id, stored) =
-            known.map_or((None, None), |known| (Some(known.id), known.password_hash));
-        let password = SecretString::from(given.password.as_str());
-        match (self.state.verify_password(stored, password).await?, id) {
-            (true, Some(id)) => {
-                self.state.throttle.forget(&login, ip);
-                Ok(id)
-            }
-            _ => Err(ApiError::new(
-                ProblemType::WrongCredentials,
-                "Check both and try again. An operator can set a new password with 'engageninja user reset-password'.",
-            )),
-        }
-    }
 }
 
-/// The tenant to open; one that does not exist and one that is somebody else's get the same answer.
-fn choose_tenant<'a>(members: &'a [Membership], asked: Option<&str>) -> ApiResult<&'a Membership> {
-    members
-        .iter()
-        .find(|member| asked.is_none_or(|slug| slug == member.slug))
-        .ok_or_else(|| {
-            ApiError::new(
-                ProblemType::NotAMember,
-                "Leave 'tenant' out to open the tenant you joined first, or ask an admin to make you a member.",
-            )
-        })
-}
-
-async fn view(
+/// The tenant to open; one that does not exist and one that is somebody else's get the same answer. Whoever runs the
+/// platform needs none.
+async fn choose_tenant(
     tx: &mut ControlTx,
-    tenant_id: TenantId,
-    who: Who,
-    role: Role,
-) -> ApiResult<SessionView> {
-    let tenant = directory::load_tenant(tx, tenant_id).await?;
-    let (user, api_key_id) = match who {
-        Who::User(id) => {
-            let user = users::load_user(tx, id).await?;
-            let view = UserView {
-                id,
-                email: user.email,
-                name: user.name,
-            };
-            (Some(view), None)
-        }
-        Who::ApiKey(id) => (None, Some(id)),
+    user_id: UserId,
+    asked: Option<&str>,
+) -> ApiResult<Option<TenantId>> {
+    let members = memberships::list_of_user(tx, user_id, None, TENANTS_MAX).await?;
+    let chosen = members
+        .iter()
+        .find(|member| asked.is_none_or(|slug| slug == member.slug));
+    if let Some(member) = chosen {
+        return Ok(Some(member.tenant_id));
+    }
+    if asked.is_none() && users::load_user(tx, user_id).await?.is_platform_admin {
+        return Ok(None);
+    }
+    Err(ApiError::new(
+        ProblemType::NotAMember,
+        "Leave 'tenant' out to open the tenant you joined first, or ask an admin to make you a member.",
+    ))
+}
+
+fn no_such_tenant() -> ApiError {
+    ApiError::new(
+        ProblemType::Unprocessable,
+        "You are a member of no tenant with this id. GET /api/me/tenants lists yours.",
+    )
+    .with_errors(vec![FieldError {
+        field: "tenant_id".to_owned(),
+        message: "is not one of your tenants".to_owned(),
+    }])
+}
+
+async fn view_of_session(tx: &mut ControlTx, token_hash: &[u8]) -> ApiResult<SessionView> {
+    let session = find_session(tx, token_hash)
+        .await?
+        .ok_or_else(ApiError::unauthenticated)?;
+    let user = users::load_user(tx, session.user_id).await?;
+    let (tenant, role) = match session.tenant {
+        Some(tenant) => (
+            Some(view_of_tenant(tx, tenant.id).await?),
+            Some(tenant.role),
+        ),
+        None => (None, None),
     };
     Ok(SessionView {
-        user,
-        api_key_id,
-        tenant: TenantView {
-            id: tenant_id,
-            name: tenant.name,
-            slug: tenant.slug,
-            is_demo: tenant.is_demo,
-        },
+        user: Some(UserView {
+            id: session.user_id,
+            email: user.email,
+            name: user.name,
+        }),
+        api_key_id: None,
+        tenant,
         role,
+        is_platform_admin: session.is_platform_admin,
+    })
+}
+
+async fn view_of_program(tx: &mut ControlTx, actor: &Actor) -> ApiResult<SessionView> {
+    let api_key_id = match actor.who {
+        Who::ApiKey(id) => Some(id),
+        Who::User(_) => None,
+    };
+    Ok(SessionView {
+        user: None,
+        api_key_id,
+        tenant: Some(view_of_tenant(tx, actor.tenant_id).await?),
+        role: Some(actor.role),
+        is_platform_admin: false,
+    })
+}
+
+async fn view_of_tenant(tx: &mut ControlTx, id: TenantId) -> ApiResult<TenantView> {
+    let tenant = directory::load_tenant(tx, id).await?;
+    Ok(TenantView {
+        id,
+        name: tenant.name,
+        slug: tenant.slug,
+        status: tenant.status,
+        is_demo: tenant.is_demo,
     })
 }
 
@@ -255,11 +381,20 @@ fn cookie(token: &str, is_secure: bool) -> String {
     cookie.to_string()
 }
 
-fn remote_ip(request: &Request) -> Option<std::net::IpAddr> {
-    request.data::<Facts>().and_then(|facts| facts.ip)
-}
-
 fn user_agent(request: &Request) -> Option<&str> {
     let text = request.headers().get(header::USER_AGENT)?.to_str().ok()?;
     Some(&text[..text.len().min(512)])
+}
+
+impl From<ListedSession> for ListedSessionView {
+    fn from(session: ListedSession) -> Self {
+        Self {
+            id: session.id,
+            ip: session.ip,
+            user_agent: session.user_agent,
+            created_at: session.created_at,
+            last_seen_at: session.last_seen_at,
+            expires_at: session.expires_at,
+        }
+    }
 }

@@ -1,24 +1,19 @@
 //! What every operation may use.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use secrecy::SecretString;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::problem::{ApiError, ApiResult};
-use super::throttle::Throttle;
+use super::front::Front;
+use super::passwords::Passwords;
 use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
-use crate::crypto::password;
 use crate::live::Live;
 use crate::store::Db;
 
-/// Password hashes computed at one time: each takes a core and 19 MiB.
-const HASHES_MAX: usize = 2;
-/// How long a sign-in waits for its turn.
-const HASH_WAIT: Duration = Duration::from_secs(10);
+/// Sign-ins that use the database at one time; its connections serve every other request too.
+const SIGN_INS_MAX: usize = 2;
 
 /// Shared by all requests; clones share everything.
 #[derive(Debug, Clone)]
@@ -27,13 +22,16 @@ pub struct ApiState {
     pub db: Db,
     /// Addresses are compared by their MAC under it.
     pub mac_key: MacKey,
-    /// Sign-ins tried lately.
-    pub throttle: Arc<Throttle>,
+    /// What the installation knows of its own front.
+    pub front: Arc<Front>,
+    /// Where passwords are computed.
+    pub passwords: Passwords,
+    /// Turns of those who sign in.
+    pub sign_ins: Arc<Semaphore>,
     /// Live numbers for whoever watches.
     pub live: Live,
     /// Ends every stream of this process.
     pub streams: CancellationToken,
-    hashes: Arc<Semaphore>,
 }
 
 impl ApiState {
@@ -44,28 +42,21 @@ impl ApiState {
             streams: CancellationToken::new(),
             db,
             mac_key,
-            throttle: Arc::new(Throttle::default()),
-            hashes: Arc::new(Semaphore::new(HASHES_MAX)),
+            front: Arc::default(),
+            passwords: Passwords::default(),
+            sign_ins: Arc::new(Semaphore::new(SIGN_INS_MAX)),
         }
+    }
+
+    /// The same behind a front.
+    #[must_use]
+    pub fn behind(mut self, front: Front) -> Self {
+        self.front = Arc::new(front);
+        self
     }
 
     /// The clock that the database agrees with.
     pub fn clock(&self) -> &Clock {
         self.db.clock()
-    }
-
-    /// Whether the password is the stored one; as slow without a stored one.
-    pub async fn verify_password(
-        &self,
-        stored: Option<String>,
-        given: SecretString,
-    ) -> ApiResult<bool> {
-        let turn = tokio::time::timeout(HASH_WAIT, self.hashes.acquire());
-        let Ok(Ok(_permit)) = turn.await else {
-            return Err(ApiError::unavailable(5));
-        };
-        tokio::task::spawn_blocking(move || password::verify_password(stored.as_deref(), &given))
-            .await
-            .map_err(ApiError::internal)
     }
 }

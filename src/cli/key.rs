@@ -10,8 +10,11 @@ use super::tenant::find_tenant;
 use crate::config::Config;
 use crate::crypto::password::NewSecret;
 use crate::domain::actor::Role;
+use crate::domain::audit::AuditEntry;
 use crate::domain::ids::{ApiKeyId, TenantId};
+use crate::store::audit::Origin;
 use crate::store::control::api_keys::{NewApiKey, insert_key, mark_revoked};
+use crate::store::control::audit::insert_entry;
 use crate::store::{Db, StoreError};
 
 /// Keys of a tenant's programs.
@@ -67,6 +70,8 @@ impl KeyCommand {
                         StoreError::NotFound { .. } => anyhow::anyhow!("{tenant} has no key {id}"),
                         error => error.into(),
                     })?;
+                let entry = AuditEntry::new("revoke_key", "key", &id);
+                insert_entry(&mut tx, Some(tenant_id), &Origin::COMMAND_LINE, &entry).await?;
                 tx.commit().await?;
                 print(json, &json!({ "key_id": id, "is_revoked": true }), || {
                     format!("key {id} counts no more")
@@ -97,6 +102,9 @@ pub(super) async fn create_key(
         expires_at: None,
     };
     insert_key(&mut tx, &key).await?;
+    let entry =
+        AuditEntry::new("create_key", "key", &id).after(json!({ "name": name, "role": role }));
+    insert_entry(&mut tx, Some(tenant_id), &Origin::COMMAND_LINE, &entry).await?;
     tx.commit().await?;
     Ok((id, secret.text))
 }

@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::installation::Installation;
 use super::signals::Signals;
+use crate::api::front::Front;
 use crate::api::state::ApiState;
 use crate::api::{self, health};
+use crate::config::Config;
 use crate::jobs::queue::{Announcer, Tuning};
 use crate::jobs::worker::{Worker, WorkerOptions, announcements};
 use crate::store::Db;
@@ -23,8 +25,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// What a process shall run.
 #[derive(Debug)]
 pub(super) struct Parts {
-    /// The API, on this socket.
-    pub(super) api: Option<TcpListener>,
+    /// The API, on this socket, behind this front.
+    pub(super) api: Option<(TcpListener, Front)>,
     /// Health and metrics, on this one.
     pub(super) admin: TcpListener,
     /// Jobs.
@@ -59,6 +61,14 @@ pub(super) fn url(listener: &TcpListener) -> Result<String> {
     Ok(format!("http://{address}"))
 }
 
+/// What the configuration says of the installation's front.
+pub(super) fn front(config: &Config) -> Front {
+    Front {
+        public_url: config.public_url.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+    }
+}
+
 /// How a worker of this installation is started; `roles` run beside it in its process.
 pub(super) fn worker_options(installation: &Installation, roles: &[&str]) -> WorkerOptions {
     WorkerOptions {
@@ -83,9 +93,9 @@ impl Running {
             stop.clone(),
         );
         tasks.spawn(async move { admin.await.context("the admin address failed") });
-        if let Some(listener) = parts.api {
+        if let Some((listener, front)) = parts.api {
             let serve = api::serve(
-                ApiState::new(db.clone(), installation.mac_key.clone()),
+                ApiState::new(db.clone(), installation.mac_key.clone()).behind(front),
                 listener,
                 stop.clone(),
             );

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::installation::Installation;
 use super::output::print;
-use super::parts::{Parts, Running, listen, url};
+use super::parts::{Parts, Running, front, listen, url};
 use super::signals::Signals;
 use crate::config::Config;
 
@@ -21,7 +21,7 @@ impl Serve {
         let admin = listen(config.admin_listen, "--admin-listen").await?;
         let (api_url, admin_url) = (url(&api)?, url(&admin)?);
         let parts = Parts {
-            api: Some(api),
+            api: Some((api, front(config))),
             admin,
             worker: None,
             scheduler: false,

@@ -18,9 +18,9 @@ use super::data_dir::{Credentials, DataDir};
 use super::installation::{DATABASE, Installation, database_options, keys};
 use super::key::create_key;
 use super::output::print;
-use super::parts::{Parts, Running, listen, url, worker_options};
+use super::parts::{Parts, Running, front, listen, url, worker_options};
 use super::signals::Signals;
-use super::user::{add_user, make_platform_admin, reset_password};
+use super::user::{NewPerson, add_user, make_platform_admin, set_password};
 use crate::config::{Config, Environment, Surroundings};
 use crate::delivery::campaigns::start_campaign;
 use crate::dev::demo::ensure_demo_tenant;
@@ -118,7 +118,7 @@ impl Up {
             Some(credentials)
         };
         let parts = Parts {
-            api: Some(api),
+            api: Some((api, front(config))),
             admin,
             worker: Some(worker_options(&installation, &["api", "scheduler"])),
             scheduler: true,
@@ -221,11 +221,16 @@ async fn ensure_demo(
     }
     let tenant_id = ensure_demo_tenant(db, DEMO_NAME, DEMO_SLUG).await?;
     fill(installation, tenant_id).await?;
-    let made = add_user(db, tenant_id, DEMO_EMAIL, "Demo", Role::Owner, None).await?;
+    let demo = NewPerson {
+        email: DEMO_EMAIL,
+        name: "Demo",
+        password: None,
+    };
+    let made = add_user(db, Some((tenant_id, Role::Owner)), demo).await?;
     let password = match made {
         Some(password) => password,
         // Made by a start that was killed before it could keep the password.
-        None => reset_password(db, DEMO_EMAIL, None).await?,
+        None => set_password(db, DEMO_EMAIL, None).await?,
     };
     // Whoever starts an installation for the first time shall see all of it.
     make_platform_admin(db, DEMO_EMAIL).await?;

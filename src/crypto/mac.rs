@@ -49,13 +49,12 @@ impl MacKey {
     /// What `content_mac` holds for what a provider is asked to deliver: two calls with one address and one content MAC
     /// look alike to it.
     pub fn content(&self, parts: &[&str]) -> Vec<u8> {
-        let mut framed = Vec::new();
-        for part in parts {
-            // Behind its length, so that no two lists of parts run into each other.
-            framed.extend((part.len() as u64).to_be_bytes());
-            framed.extend(part.as_bytes());
-        }
-        self.mac(b"content", &framed)
+        self.mac(b"content", &framed(parts))
+    }
+
+    /// What stands for an account and the address that it is tried from, in the count of tries.
+    pub fn login(&self, parts: &[&str]) -> Vec<u8> {
+        self.mac(b"login", &framed(parts))
     }
 
     /// What the installation remembers of the key, so that it is never started with another.
@@ -78,6 +77,16 @@ impl MacKey {
         mac.update(text);
         mac.finalize().into_bytes().to_vec()
     }
+}
+
+/// Each part behind its length, so that no two lists of parts run into each other.
+fn framed(parts: &[&str]) -> Vec<u8> {
+    let mut framed = Vec::new();
+    for part in parts {
+        framed.extend((part.len() as u64).to_be_bytes());
+        framed.extend(part.as_bytes());
+    }
+    framed
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 /// random bytes with the same parameters as [`hash_password`] uses.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$mk2WHQwBnCwdtPT6CqXt9A$ZCHUZ9F0swYVtLMMQ7ayhxTaF5VYRUuNhoDPFeeRcKs";
 
+/// Characters that a password which people choose has at least.
+pub const PASSWORD_CHARS_MIN: usize = 12;
+
 /// A password could not be hashed; only a broken random source or no memory does that.
 #[derive(Debug, thiserror::Error)]
 #[error("password could not be hashed: {0}")]

@@ -40,6 +40,10 @@ text_enum! {
         ReadMessages = "read_messages",
         /// See, make and revoke keys.
         ManageKeys = "manage_keys",
+        /// See who belongs to the tenant.
+        ReadMembers = "read_members",
+        /// Invite and remove members, and change their roles.
+        ManageMembers = "manage_members",
     }
 }
 
@@ -55,6 +59,8 @@ pub const LOWEST_ROLES: &[(Permission, Role)] = &[
     (Permission::SendCampaigns, Role::Sender),
     (Permission::ReadMessages, Role::Viewer),
     (Permission::ManageKeys, Role::Admin),
+    (Permission::ReadMembers, Role::Viewer),
+    (Permission::ManageMembers, Role::Admin),
 ];
 
 /// A person or a program.

@@ -57,6 +57,10 @@ uuid_newtypes! {
     TenantId,
     /// A person who signs in.
     UserId,
+    /// One sign-in of a person; it opens nothing by itself.
+    SessionId,
+    /// An invitation to a tenant.
+    InvitationId,
     /// A key of a tenant's program.
     ApiKeyId,
     /// A person a tenant writes to.

@@ -26,6 +26,7 @@ pub mod email;
 pub mod holds;
 pub mod ids;
 pub mod import;
+pub mod members;
 pub mod message;
 pub mod orders;
 pub mod phone;
@@ -36,6 +37,7 @@ pub mod segments;
 pub mod shown;
 pub mod status;
 pub mod template;
+pub mod tenant;
 
 /// A word from a row or a request that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

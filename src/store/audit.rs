@@ -20,6 +20,15 @@ pub struct Origin {
     pub ip: Option<IpAddr>,
 }
 
+impl Origin {
+    /// Whoever runs this installation, on its command line.
+    pub const COMMAND_LINE: Self = Self {
+        author: Author::Operator,
+        request_id: None,
+        ip: None,
+    };
+}
+
 /// Records a change in its own transaction.
 pub async fn insert_entry(
     tx: &mut TenantTx,

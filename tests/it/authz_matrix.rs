@@ -34,13 +34,13 @@ enum Sends {
     Csv(&'static str),
 }
 
-fn matrix() -> Vec<(&'static str, Access, Sends)> {
-    use Access::{Known, Needs, Operator, Public, Session};
-    use Permission::{
-        ImportContacts, ManageKeys, ReadCampaigns, ReadContacts, ReadMessages, ReadTemplates,
-        SendCampaigns, WriteCampaigns, WriteContacts, WriteTemplates,
-    };
-    use Sends::{Csv, Json, Nothing};
+type Row = (&'static str, Access, Sends);
+
+/// Who gets in, and as what.
+fn people() -> Vec<Row> {
+    use Access::{Known, Needs, Public, Session};
+    use Permission::{ManageKeys, ManageMembers, ReadMembers};
+    use Sends::{Json, Nothing};
     let id = Uuid::nil();
     vec![
         (
@@ -50,6 +50,36 @@ fn matrix() -> Vec<(&'static str, Access, Sends)> {
         ),
         ("get_current_session", Known, Nothing),
         ("delete_current_session", Session, Nothing),
+        ("list_sessions", Session, Nothing),
+        ("delete_session", Session, Nothing),
+        ("switch_tenant", Session, Json(json!({"tenant_id": id}))),
+        (
+            "change_password",
+            Session,
+            Json(json!({"current_password": "x", "new_password": "y"})),
+        ),
+        ("list_own_tenants", Session, Nothing),
+        ("leave_tenant", Session, Nothing),
+        ("list_members", Needs(ReadMembers), Nothing),
+        (
+            "update_member",
+            Needs(ManageMembers),
+            Json(json!({"role": "viewer"})),
+        ),
+        ("remove_member", Needs(ManageMembers), Nothing),
+        (
+            "create_invitation",
+            Needs(ManageMembers),
+            Json(json!({"email": "a@b.example", "role": "viewer"})),
+        ),
+        ("list_invitations", Needs(ManageMembers), Nothing),
+        ("revoke_invitation", Needs(ManageMembers), Nothing),
+        ("open_invitation", Public, Json(json!({"token": "x"}))),
+        (
+            "accept_invitation",
+            Public,
+            Json(json!({"token": "x", "password": "x"})),
+        ),
         (
             "create_key",
             Needs(ManageKeys),
@@ -57,6 +87,19 @@ fn matrix() -> Vec<(&'static str, Access, Sends)> {
         ),
         ("list_keys", Needs(ManageKeys), Nothing),
         ("revoke_key", Needs(ManageKeys), Nothing),
+    ]
+}
+
+fn matrix() -> Vec<Row> {
+    use Access::{Needs, Operator};
+    use Permission::{
+        ImportContacts, ReadCampaigns, ReadContacts, ReadMessages, ReadTemplates, SendCampaigns,
+        WriteCampaigns, WriteContacts, WriteTemplates,
+    };
+    use Sends::{Csv, Json, Nothing};
+    let id = Uuid::nil();
+    let mut rows = people();
+    rows.extend([
         ("list_contacts", Needs(ReadContacts), Nothing),
         ("get_contact", Needs(ReadContacts), Nothing),
         (
@@ -126,7 +169,8 @@ fn matrix() -> Vec<(&'static str, Access, Sends)> {
         ("list_messages", Needs(ReadMessages), Nothing),
         ("get_message", Needs(ReadMessages), Nothing),
         ("list_queues", Operator, Nothing),
-    ]
+    ]);
+    rows
 }
 
 /// An operation of the document.

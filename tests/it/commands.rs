@@ -176,13 +176,9 @@ async fn every_tool_answers_in_json() {
         .json("user add", &["ANN@example.com", "--tenant", "tea-house"])
         .await;
     assert!(joined.get("password").is_none(), "she keeps hers");
-    let reset = operator
-        .json("user reset-password", &["ann@example.com"])
-        .await;
+    let reset = operator.json("user password", &["ann@example.com"]).await;
     assert_ne!(reset["password"], password);
-    let nobody = operator
-        .run("user reset-password", &["bob@example.com"])
-        .await;
+    let nobody = operator.run("user password", &["bob@example.com"]).await;
     assert!(nobody.refusal(1).contains("bob@example.com"));
     let nowhere = operator
         .run("user add", &["bob@example.com", "--tenant", "nowhere"])

@@ -31,6 +31,7 @@ mod keys;
 mod launcher;
 mod lists_api;
 mod live_numbers;
+mod members;
 mod message_path;
 mod migrate;
 mod openapi;

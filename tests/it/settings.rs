@@ -25,6 +25,14 @@ const SHOWN: &[(&str, &str)] = &[
     ("ENGAGENINJA_LISTEN", "flags_win_over_the_environment"),
     ("ENGAGENINJA_ADMIN_LISTEN", "flags_win_over_the_environment"),
     (
+        "ENGAGENINJA_PUBLIC_URL",
+        "the_public_url_says_whose_pages_are_ours",
+    ),
+    (
+        "ENGAGENINJA_TRUSTED_PROXIES",
+        "a_trusted_proxy_says_who_asks",
+    ),
+    (
         "ENGAGENINJA_DATA_DIR",
         "up::the_way_from_nothing_to_a_campaign",
     ),
@@ -100,6 +108,57 @@ async fn flags_win_over_the_environment() {
 
     assert!(serve.url("url").starts_with("http://127.0.0.1:"));
     assert!(serve.url("admin_url").starts_with("http://127.0.0.2:"));
+}
+
+/// Tries to sign in as somebody unknown, with these headers.
+async fn try_to_sign_in(url: &str, headers: &[(&str, &str)]) -> u16 {
+    let mut request = reqwest::Client::builder()
+        .build()
+        .unwrap()
+        .post(format!("{url}/api/sessions"))
+        .json(&serde_json::json!({"email": "nobody@example.test", "password": "x"}));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn the_public_url_says_whose_pages_are_ours() {
+    let db = TestDb::new().await;
+    let mut command = on(&db, &["serve"]);
+    command.env("ENGAGENINJA_PUBLIC_URL", "https://app.example.test/");
+
+    let serve = Started::new(command).await;
+
+    let url = serve.url("url");
+    let from = async |origin| try_to_sign_in(url, &[("origin", origin)]).await;
+    assert_eq!(from("https://app.example.test").await, 401);
+    assert_eq!(from(url).await, 403, "not even the address it listens on");
+    let wrong = run(on(&db, &["serve", "--public-url", "https://a/b"])).await;
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("without a path"), "{}", wrong.err);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_who_asks() {
+    let db = TestDb::new().await;
+    let mut command = on(&db, &["serve"]);
+    command.env("ENGAGENINJA_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.0/8");
+
+    let serve = Started::new(command).await;
+
+    let url = serve.url("url");
+    let from = async |forwarded: &str| try_to_sign_in(url, &[("x-forwarded-for", forwarded)]).await;
+    for _ in 0..5 {
+        assert_eq!(from("203.0.113.1").await, 401);
+    }
+    // What a client writes in front of it makes nobody else of them.
+    assert_eq!(from("198.51.100.9, 203.0.113.1").await, 429);
+    assert_eq!(from("203.0.113.1, 10.1.1.1").await, 429);
+    assert_eq!(from("203.0.113.2").await, 401);
+    let wrong = run(on(&db, &["serve", "--trusted-proxies", "proxy"])).await;
+    assert!(wrong.err.contains("10.0.0.0/8"), "{}", wrong.err);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use sqlx::{query, query_as, query_scalar};
 
 use crate::domain::actor::Role;
 use crate::domain::ids::{ApiKeyId, TenantId, UserId};
+use crate::domain::tenant::TenantStatus;
 use crate::store::{ControlTx, StoreError, StoreResult};
 
 /// A key to keep.
@@ -58,8 +59,8 @@ pub struct LiveApiKey {
     pub id: ApiKeyId,
     /// What it may do.
     pub role: Role,
-    /// Whether the tenant is active, by its stored word.
-    pub tenant_status: String,
+    /// Whether the tenant is active.
+    pub tenant_status: TenantStatus,
     /// Its last use was noted longer ago than a minute.
     pub is_use_stale: bool,
 }
@@ -137,7 +138,7 @@ pub async fn find_live_key(tx: &mut ControlTx, key_hash: &[u8]) -> StoreResult<O
                 tenant_id: row.tenant_id,
                 id: row.id,
                 role: row.role.parse()?,
-                tenant_status: row.tenant_status,
+                tenant_status: row.tenant_status.parse()?,
                 is_use_stale: row.is_use_stale,
             })
         })

@@ -3,6 +3,7 @@
 use sqlx::{query, query_as, query_scalar};
 
 use crate::domain::ids::TenantId;
+use crate::domain::tenant::TenantStatus;
 use crate::store::{ControlTx, StoreError, StoreResult};
 
 /// The one cell of today's installations.
@@ -28,8 +29,30 @@ pub struct DirectoryEntry {
     pub name: String,
     /// Its word in addresses.
     pub slug: String,
+    /// Whether it is active.
+    pub status: TenantStatus,
     /// Whether its messages are simulated.
     pub is_demo: bool,
+}
+
+struct DirectoryRow {
+    name: String,
+    slug: String,
+    status: String,
+    is_demo: bool,
+}
+
+impl TryFrom<DirectoryRow> for DirectoryEntry {
+    type Error = StoreError;
+
+    fn try_from(row: DirectoryRow) -> StoreResult<Self> {
+        Ok(Self {
+            name: row.name,
+            slug: row.slug,
+            status: row.status.parse()?,
+            is_demo: row.is_demo,
+        })
+    }
 }
 
 /// Adds a tenant, in the default cell. A tenant that is there already stays as it is.
@@ -77,13 +100,14 @@ pub async fn find_by_slug(tx: &mut ControlTx, slug: &str) -> StoreResult<Option<
 /// A tenant, by id.
 pub async fn load_tenant(tx: &mut ControlTx, id: TenantId) -> StoreResult<DirectoryEntry> {
     query_as!(
-        DirectoryEntry,
-        "SELECT name, slug, is_demo FROM tenant_directory WHERE tenant_id = $1",
+        DirectoryRow,
+        "SELECT name, slug, status, is_demo FROM tenant_directory WHERE tenant_id = $1",
         id.0
     )
     .fetch_optional(tx.conn())
     .await?
-    .ok_or(StoreError::NotFound { what: "tenant" })
+    .ok_or(StoreError::NotFound { what: "tenant" })?
+    .try_into()
 }
 
 /// Whether `control` answers at all.

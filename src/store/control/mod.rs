@@ -4,6 +4,8 @@ pub mod api_keys;
 pub mod audit;
 pub mod directory;
 pub mod idempotency;
+pub mod invitations;
+pub mod login_throttle;
 pub mod memberships;
 pub mod sessions;
 pub mod users;

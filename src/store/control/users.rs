@@ -35,6 +35,8 @@ pub struct User {
     pub email: String,
     /// Their name.
     pub name: String,
+    /// Whether they run the platform.
+    pub is_platform_admin: bool,
 }
 
 /// Makes somebody a platform admin, or takes it back.
@@ -90,12 +92,41 @@ pub async fn find_credentials(tx: &mut ControlTx, email: &str) -> StoreResult<Op
     Ok(found)
 }
 
+/// An account, as an invitation needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Account {
+    /// Whose.
+    pub id: UserId,
+    /// Whether somebody can sign in with it, or could if it were not disabled.
+    pub has_password: bool,
+}
+
+/// The account of an email, disabled ones too.
+pub async fn find_account(tx: &mut ControlTx, email: &str) -> StoreResult<Option<Account>> {
+    let found = query_as!(
+        Account,
+        r#"
+        SELECT id AS "id: UserId", (password_hash IS NOT NULL OR is_disabled) AS "has_password!"
+        FROM users
+        WHERE email_normalized = $1
+        "#,
+        normalized_login(email),
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found)
+}
+
 /// Somebody, by id.
 pub async fn load_user(tx: &mut ControlTx, id: UserId) -> StoreResult<User> {
-    query_as!(User, "SELECT email, name FROM users WHERE id = $1", id.0)
-        .fetch_optional(tx.conn())
-        .await?
-        .ok_or(StoreError::NotFound { what: "user" })
+    query_as!(
+        User,
+        "SELECT email, name, is_platform_admin FROM users WHERE id = $1",
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: "user" })
 }
 
 /// Notes that somebody signed in.
@@ -109,30 +140,16 @@ pub async fn mark_login(tx: &mut ControlTx, id: UserId) -> StoreResult<()> {
     Ok(())
 }
 
-/// Gives somebody a new password and ends all their sessions.
-pub async fn save_password(
-    tx: &mut ControlTx,
-    email: &str,
-    password_hash: &str,
-) -> StoreResult<UserId> {
-    let id = query!(
-        r#"
-        UPDATE users
-        SET password_hash = $2, updated_at = app_now()
-        WHERE email_normalized = $1
-        RETURNING id AS "id: UserId"
-        "#,
-        normalized_login(email),
+/// Gives somebody a new password. Their sessions go on; whoever calls this ends them.
+pub async fn save_password(tx: &mut ControlTx, id: UserId, password_hash: &str) -> StoreResult<()> {
+    let done = query!(
+        "UPDATE users SET password_hash = $2, updated_at = app_now() WHERE id = $1",
+        id.0,
         password_hash,
     )
-    .fetch_optional(tx.conn())
-    .await?
-    .ok_or(StoreError::NotFound { what: "user" })?
-    .id;
-    query!("DELETE FROM sessions WHERE user_id = $1", id.0)
-        .execute(tx.conn())
-        .await?;
-    Ok(id)
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, "user")
 }
 
 /// Lets somebody sign in no more, or again.

@@ -1,6 +1,7 @@
 //! The API on a database of its own, asked over real HTTP.
 
 use engageninja::api;
+use engageninja::api::front::Front;
 use engageninja::api::state::ApiState;
 use engageninja::crypto::mac::MacKey;
 use engageninja::crypto::password::{hash_password, random_token, token_hash};
@@ -58,6 +59,20 @@ impl App {
         let reached = db.db();
         let mac_key = MacKey::from_base64(&MacKey::generate()).unwrap();
         Self::serve(ApiState::new(reached, mac_key), Some(db)).await
+    }
+
+    /// Starts it behind a front, on a fresh database.
+    pub async fn behind(front: Front) -> Self {
+        let db = TestDb::new().await;
+        let mac_key = MacKey::from_base64(&MacKey::generate()).unwrap();
+        let state = ApiState::new(db.db(), mac_key).behind(front);
+        Self::serve(state, Some(db)).await
+    }
+
+    /// Starts another process on the database of one.
+    pub async fn serve_again(app: &Self) -> Self {
+        let db = app.db().db();
+        Self::serve(ApiState::new(db, app.state.mac_key.clone()), None).await
     }
 
     /// Starts it on the database of a world, and names the world's tenant.
@@ -175,6 +190,35 @@ impl App {
             .unwrap();
         tx.commit().await.unwrap();
         person
+    }
+
+    /// Makes a viewer who never signs in.
+    pub async fn member(&self, tenant: &Tenant, number: u32) -> UserId {
+        let id = UserId(Uuid::now_v7());
+        let mut tx = self.state.db.control_system().begin().await.unwrap();
+        let user = users::NewUser {
+            id,
+            email: &format!("viewer{number}@{}.example.test", tenant.slug),
+            name: "Somebody",
+            password_hash: "none",
+        };
+        users::insert_user(&mut tx, &user).await.unwrap();
+        memberships::save_membership(&mut tx, tenant.id, id, Role::Viewer)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    /// Makes somebody a member of a further tenant.
+    pub async fn join(&self, person: &Person, tenant: &Tenant, role: Role) {
+        let mut tx = self.state.db.control_system().begin().await.unwrap();
+        let known = users::find_credentials(&mut tx, &person.email).await;
+        let id = known.unwrap().unwrap().id;
+        memberships::save_membership(&mut tx, tenant.id, id, role)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// Makes somebody of a tenant who runs the platform too, and signs them in.

@@ -50,6 +50,18 @@ impl Twin {
             "/key/id",
         )
         .await;
+        let invited =
+            json!({"email": format!("guest{}@example.com", self.fillings), "role": "viewer"});
+        self.add(
+            app,
+            "invitation_id",
+            "/api/invitations",
+            invited,
+            "/invitation/id",
+        )
+        .await;
+        let member = app.member(&self.tenant, self.fillings).await;
+        self.ids.insert("member_id", member.to_string());
         let template = json!({"name": name, "channel": "sms", "body": "Hello {{ first_name }}"});
         self.add(app, "template_id", "/api/templates", template, "/id")
             .await;
