@@ -1,5 +1,6 @@
 //! Campaigns: made, changed, and followed by request or by stream. What starts and stops them is in [`switches`].
 
+pub mod pace;
 pub mod switches;
 
 use chrono::{DateTime, Utc};
@@ -24,6 +25,7 @@ use crate::domain::campaign::{Audience, Campaign, CampaignEdit};
 use crate::domain::channel::Channel;
 use crate::domain::counts::Counts;
 use crate::domain::ids::{CampaignId, SenderId, TemplateId, TemplateVersionId};
+use crate::domain::rate::{LanePace, Rule};
 use crate::store::campaign_counts::{self, CountSnapshot};
 use crate::store::templates::Template;
 use crate::store::{StoreError, TenantTx, campaigns, senders, templates};
@@ -122,7 +124,7 @@ impl Campaigns {
         let now = self.state.clock().now();
         let campaign = draft(&actor, &body.0, &template, audience, now);
         campaigns::insert_campaign(tx, &campaign, actor.user_id()).await?;
-        let view = CampaignView::new(campaign, 0, &Counts::default());
+        let view = CampaignView::new(campaign, 0, &Counts::default(), None);
         let entry = AuditEntry::new("create_campaign", "campaign", &view.id).after(view.as_json());
         change.commit(entry, Created(view)).await
     }
@@ -198,7 +200,7 @@ impl Campaigns {
 
         let campaign =
             campaigns::load_for_update(tx.conn(), actor.tenant_id, campaign_id.0).await?;
-        let before = CampaignView::new(campaign.clone(), 0, &Counts::default()).as_json();
+        let before = CampaignView::new(campaign.clone(), 0, &Counts::default(), None).as_json();
         require_parts(tx, &actor, audience.as_ref(), body.0.sender_id).await?;
         let content = match body.0.template_id {
             Some(id) => Some(load_template(tx, &actor, id).await?),
@@ -371,12 +373,13 @@ async fn with_counts(
 
 impl From<(Campaign, CountSnapshot)> for CampaignView {
     fn from((campaign, snapshot): (Campaign, CountSnapshot)) -> Self {
-        Self::new(campaign, snapshot.version, &snapshot.counts)
+        let limit = snapshot.pace.as_ref().and_then(LanePace::limit);
+        Self::new(campaign, snapshot.version, &snapshot.counts, limit)
     }
 }
 
 impl CampaignView {
-    fn new(campaign: Campaign, version: i64, counts: &Counts) -> Self {
+    fn new(campaign: Campaign, version: i64, counts: &Counts, limit: Option<Rule>) -> Self {
         Self {
             id: campaign.id,
             name: campaign.name,
@@ -390,7 +393,7 @@ impl CampaignView {
             paused_at: campaign.paused_at,
             finished_at: campaign.finished_at,
             failure_reason: campaign.failure_reason,
-            progress: CampaignProgress::new(campaign.status, version, counts),
+            progress: CampaignProgress::new(campaign.status, version, counts, limit),
         }
     }
 }

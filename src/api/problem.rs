@@ -125,6 +125,8 @@ problem_types! {
     InvalidTemplate = 422 "invalid-template" "The template cannot be used",
     /// The campaign has no template.
     CampaignWithoutTemplate = 422 "campaign-without-template" "The campaign has no template",
+    /// The pace is none, or something else is slower.
+    InvalidPace = 422 "invalid-pace" "The pace cannot be set",
     /// There is no active sender for the channel.
     NoSender = 422 "no-sender" "There is nothing to send from",
     /// A campaign cannot start then.

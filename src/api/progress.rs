@@ -6,11 +6,13 @@ use poem_openapi::Object;
 
 use crate::domain::campaign::CampaignStatus;
 use crate::domain::counts::{CountWord, Counts};
+use crate::domain::rate::{BucketKind, LanePace, Rule};
 use crate::store::campaign_counts::CountSnapshot;
 use crate::store::{StoreError, StoreResult};
 
 /// How far a campaign is: a whole snapshot, exact for the moment it was read.
 #[derive(Debug, Clone, PartialEq, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct CampaignProgress {
     /// Where the campaign is.
     pub status: CampaignStatus,
@@ -26,6 +28,10 @@ pub struct CampaignProgress {
     pub checking: i64,
     /// Why people were skipped, and how many for each reason.
     pub skipped_by_reason: BTreeMap<String, i64>,
+    /// How fast it may go, in segments a second (emails: messages); absent where nothing limits it.
+    pub allowed_per_sec: Option<f64>,
+    /// What limits it to that.
+    pub limited_by: Option<BucketKind>,
 }
 
 /// Where the people of an audience are; each is counted once.
@@ -49,7 +55,7 @@ pub struct ProgressCounts {
 
 impl CampaignProgress {
     /// What the counts mean, in the words people are shown.
-    pub fn new(status: CampaignStatus, version: i64, counts: &Counts) -> Self {
+    pub fn new(status: CampaignStatus, version: i64, counts: &Counts, limit: Option<Rule>) -> Self {
         let groups = counts.groups();
         Self {
             status,
@@ -71,6 +77,8 @@ impl CampaignProgress {
                 .into_iter()
                 .map(|(reason, people)| (reason.to_owned(), people))
                 .collect(),
+            allowed_per_sec: limit.as_ref().map(|rule| rule.rate_per_sec),
+            limited_by: limit.map(|rule| rule.kind),
         }
     }
 }
@@ -80,6 +88,7 @@ impl TryFrom<&CountSnapshot> for CampaignProgress {
 
     fn try_from(snapshot: &CountSnapshot) -> StoreResult<Self> {
         let status = snapshot.status.parse()?;
-        Ok(Self::new(status, snapshot.version, &snapshot.counts))
+        let limit = snapshot.pace.as_ref().and_then(LanePace::limit);
+        Ok(Self::new(status, snapshot.version, &snapshot.counts, limit))
     }
 }

@@ -102,6 +102,61 @@ impl LanePace {
         .flatten()
         .collect()
     }
+
+    /// The rule that limits the lane: the slowest, if any.
+    pub fn limit(&self) -> Option<Rule> {
+        self.rules().into_iter().reduce(|slowest, rule| {
+            if rule.rate_per_sec < slowest.rate_per_sec {
+                rule
+            } else {
+                slowest
+            }
+        })
+    }
+
+    /// Judges a campaign's own brake.
+    ///
+    /// # Errors
+    /// [`PaceRefusal`] when it is none, or when something else is slower anyway.
+    pub fn brake(&self, per_sec: f64) -> Result<(), PaceRefusal> {
+        if !(PACE_MIN..=PACE_MAX).contains(&per_sec) {
+            return Err(PaceRefusal::OutOfRange);
+        }
+        let others = Self {
+            campaign: None,
+            ..self.clone()
+        };
+        match others.limit() {
+            Some(rule) if rule.rate_per_sec < per_sec => Err(PaceRefusal::AboveLimit {
+                kind: rule.kind,
+                rate_per_sec: rule.rate_per_sec,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The slowest brake: one segment in a hundred seconds.
+const PACE_MIN: f64 = 0.01;
+/// The fastest brake that is one.
+const PACE_MAX: f64 = 10_000.0;
+
+/// Why a pace is refused.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum PaceRefusal {
+    /// Zero, negative, or no number that is a pace.
+    #[error("a pace is {PACE_MIN} to {PACE_MAX} segments a second; pause the campaign to stop it")]
+    OutOfRange,
+    /// Something else is slower.
+    #[error(
+        "its {kind} gives {rate_per_sec} segments a second, so that a faster pace has no effect; choose at most that"
+    )]
+    AboveLimit {
+        /// What is slower.
+        kind: BucketKind,
+        /// How fast that is.
+        rate_per_sec: f64,
+    },
 }
 
 /// What a sender does when nobody said otherwise.
@@ -247,6 +302,29 @@ mod tests {
             ..pace
         };
         assert_eq!(demo.rules(), []);
+    }
+
+    #[test]
+    fn a_brake_is_a_number_that_slows_something_down() {
+        let pace = LanePace {
+            tenant_id: TenantId(Uuid::nil()),
+            campaign: Some((CampaignId(Uuid::nil()), Some(0.5))),
+            provider: Provider::Twilio,
+            account_ref: "twilio:AC1".into(),
+            address: "+15005550006".into(),
+            sender_per_sec: Some(30.0),
+            plan_per_sec: None,
+        };
+        assert_eq!(pace.limit().unwrap().kind, BucketKind::Campaign);
+        assert_eq!(pace.brake(30.0), Ok(()));
+        for wrong in [0.0, -1.0, 0.001, 10_001.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(pace.brake(wrong), Err(PaceRefusal::OutOfRange), "{wrong}");
+        }
+        let refusal = pace.brake(31.0).unwrap_err();
+        assert!(
+            refusal.to_string().contains("its sender gives 30 segments"),
+            "{refusal}"
+        );
     }
 
     proptest! {

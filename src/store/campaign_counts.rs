@@ -7,9 +7,10 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
-use super::{StoreResult, SystemTx};
+use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::counts::{CountDelta, Counts};
 use crate::domain::ids::{CampaignId, TenantId};
+use crate::domain::rate::LanePace;
 
 /// Writes down what the caller's transaction changes, one row per campaign.
 ///
@@ -54,7 +55,7 @@ pub async fn append_deltas(
 }
 
 /// The counts of one campaign, exact for the moment they were read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CountSnapshot {
     /// Whose campaign.
     pub tenant_id: TenantId,
@@ -66,6 +67,8 @@ pub struct CountSnapshot {
     pub version: i64,
     /// The numbers.
     pub counts: Counts,
+    /// What decides how fast it goes, once it has a sender.
+    pub pace: Option<LanePace>,
 }
 
 struct SnapshotRow {
@@ -74,17 +77,40 @@ struct SnapshotRow {
     status: String,
     version: i64,
     counts: Json<BTreeMap<String, i64>>,
+    provider: Option<String>,
+    account_ref: Option<String>,
+    address: Option<String>,
+    sender_per_sec: Option<f64>,
+    campaign_per_sec: Option<f64>,
+    plan_per_sec: Option<f64>,
 }
 
-impl From<SnapshotRow> for CountSnapshot {
-    fn from(row: SnapshotRow) -> Self {
-        Self {
-            tenant_id: TenantId(row.tenant_id),
-            campaign_id: CampaignId(row.campaign_id),
+impl TryFrom<SnapshotRow> for CountSnapshot {
+    type Error = StoreError;
+
+    fn try_from(row: SnapshotRow) -> StoreResult<Self> {
+        let tenant_id = TenantId(row.tenant_id);
+        let campaign_id = CampaignId(row.campaign_id);
+        let pace = match (row.provider, row.account_ref, row.address) {
+            (Some(provider), Some(account_ref), Some(address)) => Some(LanePace {
+                tenant_id,
+                campaign: Some((campaign_id, row.campaign_per_sec)),
+                provider: provider.parse()?,
+                account_ref,
+                address,
+                sender_per_sec: row.sender_per_sec,
+                plan_per_sec: row.plan_per_sec,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            tenant_id,
+            campaign_id,
             status: row.status,
             version: row.version,
             counts: Counts::from_stored(row.counts.0),
-        }
+            pace,
+        })
     }
 }
 
@@ -104,9 +130,14 @@ pub async fn list_snapshots(
         r#"
         SELECT c.tenant_id, c.id AS campaign_id, c.status,
                COALESCE(t.version, 0) + d.open AS "version!",
-               COALESCE(w.counts, '{}') AS "counts!: Json<BTreeMap<String, i64>>"
+               COALESCE(w.counts, '{}') AS "counts!: Json<BTreeMap<String, i64>>",
+               s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
+               s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
+               n.plan_segments_per_sec::float8 AS plan_per_sec
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, campaign_id)
         JOIN campaigns c ON c.tenant_id = u.tenant_id AND c.id = u.campaign_id
+        JOIN tenants n ON n.id = c.tenant_id
+        LEFT JOIN senders s ON s.tenant_id = c.tenant_id AND s.id = c.sender_id
         LEFT JOIN campaign_totals t ON t.tenant_id = c.tenant_id AND t.campaign_id = c.id
         CROSS JOIN LATERAL (
             SELECT count(*) AS open, array_agg(d.counts) AS counts
@@ -128,7 +159,7 @@ pub async fn list_snapshots(
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(CountSnapshot::from).collect())
+    rows.into_iter().map(CountSnapshot::try_from).collect()
 }
 
 /// Adds open deltas to the totals of up to `campaigns_max` campaigns.

@@ -11,6 +11,7 @@ use super::{StoreError, StoreResult, SystemTx, TenantTx, affected, interval};
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
 use crate::domain::counts::Counts;
 use crate::domain::ids::{CampaignId, SenderId, TemplateVersionId, TenantId, UserId};
+use crate::domain::rate::LanePace;
 
 const CAMPAIGN: &str = "campaign";
 
@@ -85,6 +86,68 @@ pub async fn insert_campaign(
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// What decides how fast a campaign goes: its own brake, its tenant's plan, and the sender it has or would get.
+pub async fn load_pace(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> StoreResult<LanePace> {
+    let row = query!(
+        r#"
+        SELECT c.pace_per_sec::float8 AS campaign_per_sec, n.plan_segments_per_sec::float8 AS plan_per_sec,
+               s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
+               s.segments_per_sec_override::float8 AS sender_per_sec
+        FROM campaigns c
+        JOIN tenants n ON n.id = c.tenant_id
+        LEFT JOIN LATERAL (
+            SELECT s.provider, s.account_ref, s.address, s.segments_per_sec_override
+            FROM senders s
+            WHERE s.tenant_id = c.tenant_id AND s.channel = c.channel AND (s.id = c.sender_id OR c.sender_id IS NULL)
+            ORDER BY s.is_default DESC, s.id
+            LIMIT 1
+        ) s ON true
+        WHERE c.tenant_id = $1 AND c.id = $2
+        "#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?
+    .ok_or(StoreError::NotFound { what: "campaign" })?;
+    let (Some(provider), Some(account_ref), Some(address)) =
+        (row.provider, row.account_ref, row.address)
+    else {
+        return Err(StoreError::NotFound { what: "sender" });
+    };
+    Ok(LanePace {
+        tenant_id,
+        campaign: Some((id, row.campaign_per_sec)),
+        provider: provider.parse()?,
+        account_ref,
+        address,
+        sender_per_sec: row.sender_per_sec,
+        plan_per_sec: row.plan_per_sec,
+    })
+}
+
+/// Sets a campaign's own brake, or takes it off. The release leader reads it with each tick.
+pub async fn save_pace(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: CampaignId,
+    per_sec: Option<f64>,
+) -> StoreResult<()> {
+    let done = query!(
+        "UPDATE campaigns SET pace_per_sec = $3::float8::numeric, updated_at = app_now() WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        id.0,
+        per_sec,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, "campaign")
 }
 
 /// The campaign, as it is now.

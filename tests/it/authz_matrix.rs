@@ -154,6 +154,8 @@ fn matrix() -> Vec<Row> {
         ("list_campaigns", Needs(ReadCampaigns), Nothing),
         ("get_campaign", Needs(ReadCampaigns), Nothing),
         ("send_campaign", Needs(SendCampaigns), Nothing),
+        ("get_campaign_pace", Needs(ReadCampaigns), Nothing),
+        ("set_campaign_pace", Needs(SendCampaigns), Json(json!({}))),
         ("update_campaign", Needs(WriteCampaigns), Json(json!({}))),
         (
             "schedule_campaign",

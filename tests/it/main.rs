@@ -17,6 +17,7 @@ mod architecture;
 mod authz_matrix;
 mod campaign_command;
 mod campaign_counts;
+mod campaign_pace;
 mod campaign_switches;
 mod campaigns_api;
 mod catalogue;

@@ -172,3 +172,106 @@ fn every_answer_object_leaves_out_what_is_absent() {
     }
     assert!(checked > 5, "the test reads the sources");
 }
+
+/// Makes or starts something: its answer says so.
+fn makes(operation: &Value) -> bool {
+    let responses = operation["responses"].as_object().unwrap();
+    responses.contains_key("201") || responses.contains_key("202")
+}
+
+#[test]
+fn what_makes_something_takes_an_idempotency_key_and_nothing_else_does() {
+    for (path, method, operation) in operations(&document()) {
+        let name = operation["operationId"].as_str().unwrap();
+        let parameters = operation["parameters"].as_array();
+        let key = parameters
+            .into_iter()
+            .flatten()
+            .find(|parameter| parameter["in"] == "header");
+        // A session's cookie is in no body that could be kept.
+        let is_kept = !matches!(name, "create_session" | "create_import" | "start_import");
+        let wants_key = method == "post" && makes(operation) && is_kept;
+        assert_eq!(key.is_some(), wants_key, "{method} {path}");
+        if let Some(key) = key {
+            assert_eq!(key["name"], "Idempotency-Key", "{method} {path}");
+            assert_eq!(key["required"], false, "{method} {path}");
+            assert_eq!(key["schema"]["maxLength"], 255, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn every_paged_list_is_paged_alike() {
+    let document = document();
+    let mut paged = 0;
+    for (path, method, operation) in operations(&document) {
+        let at = format!("{method} {path}");
+        let named = |name: &str| {
+            let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+            parameters.find(|parameter| parameter["name"] == name)
+        };
+        let (Some(limit), Some(cursor)) = (named("limit"), named("cursor")) else {
+            assert!(named("cursor").is_none(), "{at}: a cursor without a limit");
+            continue;
+        };
+        paged += 1;
+        assert_eq!(limit["schema"]["minimum"], 1.0, "{at}");
+        assert_eq!(limit["schema"]["maximum"], 200.0, "{at}");
+        assert_eq!(
+            (&limit["required"], &cursor["required"]),
+            (&false.into(), &false.into()),
+            "{at}"
+        );
+        let schema =
+            &operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
+        let name = schema.as_str().unwrap().rsplit('/').next().unwrap();
+        let page = &document["components"]["schemas"][name];
+        assert_eq!(page["properties"]["items"]["type"], "array", "{at}");
+        assert_eq!(page["properties"]["next_cursor"]["type"], "string", "{at}");
+        assert_eq!(page["required"], serde_json::json!(["items"]), "{at}");
+    }
+    assert!(paged > 5, "{paged}");
+}
+
+#[test]
+fn names_are_written_alike_everywhere() {
+    let is_snake = |name: &str| {
+        let mut chars = name.chars();
+        chars.next().is_some_and(|c| c.is_ascii_lowercase())
+            && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let document = document();
+    for (path, method, operation) in operations(&document) {
+        assert!(
+            is_snake(operation["operationId"].as_str().unwrap()),
+            "{method} {path}"
+        );
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let variable = part
+                .strip_prefix('{')
+                .and_then(|rest| rest.strip_suffix('}'));
+            let is_fine = match variable {
+                Some(name) => is_snake(name),
+                None => is_snake(&part.replace(['-', '.'], "_")) || part.starts_with("10dlc"),
+            };
+            assert!(is_fine, "{path}");
+        }
+        let parameters = operation["parameters"].as_array();
+        for parameter in parameters.into_iter().flatten() {
+            let name = parameter["name"].as_str().unwrap();
+            assert!(
+                parameter["in"] == "header" || is_snake(name),
+                "{method} {path}: {name}"
+            );
+        }
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        for field in schema["properties"].as_object().into_iter().flatten() {
+            assert!(is_snake(field.0), "{name}.{}", field.0);
+        }
+        for word in schema["enum"].as_array().into_iter().flatten() {
+            let word = word.as_str().unwrap();
+            assert!(is_snake(word), "{name}: {word}");
+        }
+    }
+}
