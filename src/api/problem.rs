@@ -109,6 +109,8 @@ problem_types! {
     ImportAlreadyStarted = 409 "import-already-started" "The import was started before",
     /// The import has ended, one way or another.
     ImportEnded = 409 "import-ended" "The import has ended",
+    /// Somebody has the same number and the same address.
+    ContactExists = 409 "contact-exists" "The contact is there already",
     /// A campaign or an import needs the list.
     ListInUse = 409 "list-in-use" "The list is needed",
     /// The import the campaign is written to has not completed.
@@ -410,6 +412,12 @@ impl From<StoreError> for ApiError {
                 ProblemType::Conflict,
                 format!("The {what} was changed meanwhile. Load it again, then decide."),
             ),
+            StoreError::Constraint { constraint, .. } if constraint == "contacts_identity_key" => {
+                Self::new(
+                    ProblemType::ContactExists,
+                    "A contact with the same number and the same email address was made meanwhile. Nothing was changed.",
+                )
+            }
             StoreError::Constraint { constraint, .. } => match taken_name(constraint) {
                 Some(what) => Self::new(
                     ProblemType::NameTaken,

@@ -9,6 +9,7 @@ mod batch;
 mod begin;
 mod call;
 pub mod campaigns;
+pub mod contacts;
 mod deal;
 mod finish;
 pub mod imports;

@@ -1,4 +1,5 @@
-//! What one transaction moved, so that it can say so: a delta per campaign, and a wake per lane that got messages back.
+//! What one transaction moved, so that it can say so: a delta per campaign, a wake per lane that got messages back, and
+//! an event for each decision that a person would ask about.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,7 @@ use crate::domain::ids::{CampaignId, LaneId, MessageId, TenantId};
 use crate::domain::message::{DropReason, Phase};
 use crate::store::campaign_counts::append_deltas;
 use crate::store::lanes::{Wake, append_wakes};
+use crate::store::message_events::{Event, EventKind, insert_events};
 use crate::store::messages::Locked;
 use crate::store::{LANES, StoreResult, Tx};
 
@@ -15,6 +17,7 @@ use crate::store::{LANES, StoreResult, Tx};
 pub(super) struct Moves {
     deltas: BTreeMap<(TenantId, CampaignId), CountDelta>,
     heads: BTreeMap<(TenantId, LaneId), MessageId>,
+    events: Vec<Event>,
 }
 
 impl Moves {
@@ -29,6 +32,14 @@ impl Moves {
             word,
             1,
         );
+        if let Some(kind) = EventKind::of(to) {
+            self.events.push(Event {
+                key: message.key,
+                kind,
+                attempt_no: message.attempt_no,
+                reason: drop_reason.map(DropReason::as_str),
+            });
+        }
         if to == Phase::Queued {
             self.wake(Wake {
                 tenant_id,
@@ -87,6 +98,7 @@ impl Moves {
             .map(|((tenant_id, campaign_id), delta)| (tenant_id, campaign_id, delta))
             .collect();
         append_deltas(tx.conn(), &deltas).await?;
+        insert_events(tx.conn(), &self.events).await?;
         let wakes: Vec<Wake> = self
             .heads
             .into_iter()

@@ -183,11 +183,30 @@ impl ContactDraft {
     /// # Errors
     /// [`RowRefusal`]; the first thing that is wrong counts, number before address before the rest.
     pub fn read(fields: &Fields, mapping: &Mapping, country: Country) -> Result<Self, RowRefusal> {
+        let attributes = |(place, target): (usize, &'_ Target)| match target {
+            Target::Attribute(name) => Some((name.clone(), fields.get(place).to_owned())),
+            Target::Field(_) | Target::Ignored => None,
+        };
+        let attributes = mapping.0.iter().enumerate().filter_map(attributes);
         let value = |field| {
             let target = Target::Field(field);
             let place = mapping.0.iter().position(|it| *it == target);
-            place.map_or("", |place| fields.get(place).trim())
+            place.map_or("", |place| fields.get(place))
         };
+        Self::check(value, attributes, country)
+    }
+
+    /// Reads what somebody wrote, by field and by attribute; an empty text is none. National numbers are read in the
+    /// contact's own country if it has one, else in `country`.
+    ///
+    /// # Errors
+    /// [`RowRefusal`], as [`ContactDraft::read`].
+    pub fn check<'a>(
+        written: impl Fn(ContactField) -> &'a str,
+        attributes: impl IntoIterator<Item = (String, String)>,
+        country: Country,
+    ) -> Result<Self, RowRefusal> {
+        let value = |field| written(field).trim();
         let own_country = value(ContactField::Country);
         let country = own_country.parse().unwrap_or(country);
         let phone = match value(ContactField::Phone) {
@@ -216,7 +235,7 @@ impl ContactDraft {
             country: text(ContactField::Country, WORD_CHARS_MAX)?.map(country_as_stored),
             zip: text(ContactField::Zip, WORD_CHARS_MAX)?,
             timezone,
-            attributes: attributes(fields, mapping)?,
+            attributes: checked_attributes(attributes)?,
         })
     }
 
@@ -320,15 +339,15 @@ fn check_length(name: &str, value: &str, chars_max: usize) -> Result<(), RowRefu
     Ok(())
 }
 
-fn attributes(fields: &Fields, mapping: &Mapping) -> Result<BTreeMap<String, String>, RowRefusal> {
+fn checked_attributes(
+    written: impl IntoIterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, String>, RowRefusal> {
     let mut attributes = BTreeMap::new();
-    for (place, target) in mapping.0.iter().enumerate() {
-        let value = fields.get(place).trim();
-        if let Target::Attribute(name) = target
-            && !value.is_empty()
-        {
-            check_length(name, value, ATTRIBUTE_CHARS_MAX)?;
-            attributes.insert(name.clone(), value.to_owned());
+    for (name, value) in written {
+        let value = value.trim();
+        if !value.is_empty() {
+            check_length(&name, value, ATTRIBUTE_CHARS_MAX)?;
+            attributes.insert(name, value.to_owned());
         }
     }
     Ok(attributes)

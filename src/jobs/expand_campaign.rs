@@ -23,7 +23,7 @@ use crate::store::campaign_counts::append_deltas;
 use crate::store::messages::{BatchHead, NewMessage};
 use crate::store::senders::Sender;
 use crate::store::templates::TemplateVersion;
-use crate::store::{StoreError, StoreResult, TenantTx, campaigns, senders, templates};
+use crate::store::{StoreError, StoreResult, TenantTx, campaigns, contacts, senders, templates};
 
 /// People of one transaction.
 const CHUNK_MEMBERS: i64 = 2_000;
@@ -150,6 +150,8 @@ async fn expand_chunk(plan: &Plan, context: &JobContext) -> StoreResult<Progress
     let Some(mut cursor) = audience::take_cursor(&mut tx, tenant_id, campaign_id).await? else {
         return Ok(Progress::Done);
     };
+    // Whoever is deleted before this has no message, and whoever is deleted after it loses it.
+    contacts::keep_people(&mut tx, tenant_id).await?;
     let members =
         audience::list_members(&mut tx, tenant_id, campaign_id, cursor, CHUNK_MEMBERS).await?;
     let mut messages = Vec::with_capacity(members.len());

@@ -85,3 +85,87 @@ pub async fn insert_attested(
     .await?;
     Ok(())
 }
+
+/// What one person agreed to.
+#[derive(Debug, Clone)]
+pub struct Granted<'a> {
+    /// Who.
+    pub contact_id: ContactId,
+    /// To be written to how, with the MAC of the address on that channel.
+    pub channels: &'a [(Channel, Vec<u8>)],
+    /// Where they agreed.
+    pub source: &'a str,
+    /// To what.
+    pub wording: &'a str,
+    /// Who says so.
+    pub actor: Option<&'a str>,
+    /// When they agreed.
+    pub occurred_at: DateTime<Utc>,
+}
+
+/// Enters what one person agreed to. A revocation that is younger stays.
+pub async fn insert_granted(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    granted: &Granted<'_>,
+) -> StoreResult<()> {
+    let ids: Vec<Uuid> = granted.channels.iter().map(|_| Uuid::now_v7()).collect();
+    let channels: Vec<&str> = granted.channels.iter().map(|(c, _)| c.as_str()).collect();
+    let macs: Vec<&[u8]> = granted.channels.iter().map(|(_, m)| m.as_slice()).collect();
+    query!(
+        r#"
+        WITH clock AS MATERIALIZED (SELECT app_now() AS at),
+        input AS MATERIALIZED (
+            SELECT * FROM unnest($3::uuid[], $4::text[], $5::bytea[]) AS u (id, channel, dest_mac)
+        ),
+        taken AS (
+            INSERT INTO contact_consents AS k (tenant_id, contact_id, channel, state, consent_id, at)
+            SELECT $1, $2, input.channel, 'granted', input.id, clock.at
+            FROM clock, input
+            ORDER BY input.channel
+            ON CONFLICT (tenant_id, contact_id, channel) DO UPDATE
+            SET state = excluded.state, consent_id = excluded.consent_id, at = excluded.at
+            WHERE k.state <> 'revoked' OR $9 > k.at
+        )
+        INSERT INTO consents (tenant_id, id, contact_id, channel, dest_mac, action, source, wording, actor, occurred_at,
+                              recorded_at)
+        SELECT $1, input.id, $2, input.channel, input.dest_mac, 'granted', $6, $7, $8, $9, clock.at
+        FROM clock, input
+        "#,
+        tenant_id.0,
+        granted.contact_id.0,
+        &ids,
+        &channels as _,
+        &macs as _,
+        granted.source,
+        granted.wording,
+        granted.actor,
+        granted.occurred_at,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Forgets what a contact agreed to on these channels, since its address there is another one now. What it revoked stays
+/// revoked; the ledger keeps all.
+pub async fn delete_granted(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    contact_id: ContactId,
+    channels: &[Channel],
+) -> StoreResult<()> {
+    let channels: Vec<&str> = channels.iter().map(|channel| channel.as_str()).collect();
+    query!(
+        r#"
+        DELETE FROM contact_consents
+        WHERE tenant_id = $1 AND contact_id = $2 AND channel = ANY($3::text[]) AND state <> 'revoked'
+        "#,
+        tenant_id.0,
+        contact_id.0,
+        &channels as &[&str],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -173,6 +173,37 @@ async fn load_all(tx: &mut TenantTx, tenant_id: TenantId, keys: Keys) -> StoreRe
         .collect())
 }
 
+/// Contacts with a text anywhere in name, number or address, newest first, before `before`.
+///
+/// No index helps: it reads contacts until the page is full, all of the tenant when few are found.
+pub async fn list_containing(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    text: &str,
+    before: Option<ContactId>,
+    limit: i64,
+) -> StoreResult<Vec<Contact>> {
+    let contacts = query_as!(
+        Contact,
+        r#"
+        SELECT id, first_name, last_name, phone_e164, email, country, zip, timezone,
+               attributes AS "attributes: Json<Attributes>", created_at, updated_at
+        FROM contacts
+        WHERE tenant_id = $1 AND ($3::uuid IS NULL OR id < $3)
+          AND (strpos(name_normalized, $2) > 0 OR strpos(email_normalized, $2) > 0 OR strpos(phone_e164, $2) > 0)
+        ORDER BY id DESC
+        LIMIT $4
+        "#,
+        tenant_id.0,
+        text,
+        before.map(|id| id.0),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(contacts)
+}
+
 /// What a contact agreed to, per channel, by the stored words.
 pub async fn list_consents(
     tx: &mut TenantTx,

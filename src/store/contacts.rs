@@ -10,10 +10,12 @@ use sqlx::types::Json;
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, TenantTx};
+use super::{StoreError, StoreResult, TenantTx, affected};
 use crate::domain::contact::{ContactDraft, Identity, normalize_name};
 use crate::domain::email::EmailAddress;
 use crate::domain::ids::{ContactId, TenantId};
+
+const CONTACT: &str = "contact";
 
 /// What is known of a contact beside its fields.
 pub type Attributes = serde_json::Map<String, serde_json::Value>;
@@ -247,7 +249,99 @@ pub async fn load_contact(
     )
     .fetch_optional(tx.conn())
     .await?
-    .ok_or(StoreError::NotFound { what: "contact" })
+    .ok_or(StoreError::NotFound { what: CONTACT })
+}
+
+/// A contact, held until the transaction ends.
+pub async fn load_for_update(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: ContactId,
+) -> StoreResult<Contact> {
+    query_scalar!(
+        "SELECT id FROM contacts WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: CONTACT })?;
+    load_contact(tx, tenant_id, id).await
+}
+
+/// Replaces what is known of a contact.
+pub async fn save_contact(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    contact: &NewContact,
+    attributes: &Attributes,
+) -> StoreResult<()> {
+    let draft = &contact.draft;
+    let (phone, email_normalized) = draft.identity();
+    let done = query!(
+        r#"
+        UPDATE contacts
+        SET first_name = $3, last_name = $4, name_normalized = $5, phone_e164 = $6, phone_mac = $7, email = $8,
+            email_normalized = $9, email_mac = $10, country = $11, zip = $12, timezone = $13, attributes = $14,
+            updated_at = app_now()
+        WHERE tenant_id = $1 AND id = $2
+        "#,
+        tenant_id.0,
+        contact.id.0,
+        draft.first_name,
+        draft.last_name,
+        draft.name_normalized(),
+        phone,
+        contact.phone_mac,
+        draft.email.as_ref().map(EmailAddress::as_str),
+        email_normalized,
+        contact.email_mac,
+        draft.country,
+        draft.zip,
+        draft.timezone,
+        Json(attributes) as _,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, CONTACT)
+}
+
+/// Forgets a contact, with its places on lists and what it agreed to; the ledger of consent stays.
+pub async fn delete_contact(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: ContactId,
+) -> StoreResult<()> {
+    let done = query!(
+        "DELETE FROM contacts WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        id.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, CONTACT)
+}
+
+/// Lets no contact of the tenant be deleted before the transaction ends: its messages are being made.
+pub async fn keep_people(tx: &mut TenantTx, tenant_id: TenantId) -> StoreResult<()> {
+    query!(
+        "SELECT pg_advisory_xact_lock_shared(people_lock_key($1))",
+        tenant_id.0
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Waits for the messages that are being made, and lets no other be made before the transaction ends.
+pub async fn lock_out_makers(tx: &mut TenantTx, tenant_id: TenantId) -> StoreResult<()> {
+    query!(
+        "SELECT pg_advisory_xact_lock(people_lock_key($1))",
+        tenant_id.0
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Contacts of a tenant, newest first, before `before`.

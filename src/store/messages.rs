@@ -1,10 +1,10 @@
 //! Messages: one recipient, one channel, frozen content. Every statement names them by tenant and id.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, query};
+use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, Tx};
+use super::{StoreError, StoreResult, TenantTx, Tx};
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::{
     CampaignId, ContactId, LaneId, MessageId, MessageKey, TemplateVersionId, TenantId,
@@ -273,11 +273,40 @@ pub struct Locked {
     pub attempt_no: i16,
 }
 
+struct LockedRow {
+    tenant_id: Uuid,
+    id: Uuid,
+    phase: i16,
+    drop_reason: Option<String>,
+    lane_id: i64,
+    campaign_id: Option<Uuid>,
+    attempt_no: i16,
+}
+
+impl TryFrom<LockedRow> for Locked {
+    type Error = StoreError;
+
+    fn try_from(row: LockedRow) -> StoreResult<Self> {
+        Ok(Self {
+            key: MessageKey {
+                tenant_id: TenantId(row.tenant_id),
+                id: MessageId(row.id),
+            },
+            phase: row.phase.try_into()?,
+            drop_reason: row.drop_reason.map(|word| word.parse()).transpose()?,
+            lane_id: LaneId(row.lane_id),
+            campaign_id: row.campaign_id.map(CampaignId),
+            attempt_no: row.attempt_no,
+        })
+    }
+}
+
 /// Locks messages in the order that every writer of many rows keeps, so that two of them never deadlock. Their
 /// attempts are guarded by the same lock.
 pub async fn lock_messages<K>(tx: &mut Tx<K>, keys: &[MessageKey]) -> StoreResult<Vec<Locked>> {
     let (tenant_ids, ids) = MessageKey::columns(keys);
-    let rows = query!(
+    query_as!(
+        LockedRow,
         r#"
         SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.attempt_no
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
@@ -289,22 +318,36 @@ pub async fn lock_messages<K>(tx: &mut Tx<K>, keys: &[MessageKey]) -> StoreResul
         &ids,
     )
     .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Locked {
-                key: MessageKey {
-                    tenant_id: TenantId(row.tenant_id),
-                    id: MessageId(row.id),
-                },
-                phase: row.phase.try_into()?,
-                drop_reason: row.drop_reason.map(|word| word.parse()).transpose()?,
-                lane_id: LaneId(row.lane_id),
-                campaign_id: row.campaign_id.map(CampaignId),
-                attempt_no: row.attempt_no,
-            })
-        })
-        .collect::<Result<_, StoreError>>()
+    .await?
+    .into_iter()
+    .map(Locked::try_from)
+    .collect()
+}
+
+/// Locks the messages to one of these contacts for which no call has begun. None of them begins from here on.
+pub async fn lock_waiting(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    contact_ids: &[ContactId],
+) -> StoreResult<Vec<Locked>> {
+    query_as!(
+        LockedRow,
+        r#"
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.attempt_no
+        FROM messages m
+        WHERE m.tenant_id = $1 AND m.contact_id = ANY($2) AND m.phase = ANY($3)
+        ORDER BY m.tenant_id, m.id
+        FOR UPDATE OF m
+        "#,
+        tenant_id.0,
+        &ContactId::column(contact_ids),
+        &Phase::WAITING.map(i16::from),
+    )
+    .fetch_all(tx.conn())
+    .await?
+    .into_iter()
+    .map(Locked::try_from)
+    .collect()
 }
 
 /// A step of one message that its lock allows.

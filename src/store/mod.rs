@@ -24,6 +24,7 @@ pub mod incarnations;
 pub mod lanes;
 pub mod lists;
 pub mod mappings;
+pub mod message_events;
 pub mod message_views;
 pub mod messages;
 pub mod migrate;

@@ -103,6 +103,17 @@ fn matrix() -> Vec<Row> {
         ("list_contacts", Needs(ReadContacts), Nothing),
         ("get_contact", Needs(ReadContacts), Nothing),
         (
+            "create_contact",
+            Needs(WriteContacts),
+            Json(json!({"phone": "+13054048480"})),
+        ),
+        (
+            "update_contact",
+            Needs(WriteContacts),
+            Json(json!({"first_name": "x"})),
+        ),
+        ("delete_contact", Needs(WriteContacts), Nothing),
+        (
             "create_list",
             Needs(WriteContacts),
             Json(json!({"name": "x"})),

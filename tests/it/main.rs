@@ -22,6 +22,7 @@ mod campaign_switches;
 mod campaigns_api;
 mod catalogue;
 mod commands;
+mod contact_changes;
 mod contacts_api;
 mod delivery;
 mod docs_script;

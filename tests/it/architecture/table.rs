@@ -187,6 +187,7 @@ pub const ROOMS: &[Room] = &[
             "delivery::resolve",
             // Start and pause are the same for every door; pausing waits for the begins under way.
             "delivery::campaigns",
+            "delivery::contacts",
             "delivery::imports",
             // What operators see of queues and dead jobs.
             "jobs::queue::admin",

@@ -1,0 +1,44 @@
+//! What happens to messages when a contact goes.
+
+use super::moves::Moves;
+use crate::domain::ids::{ContactId, TenantId};
+use crate::domain::message::{DropReason, Phase};
+use crate::store::messages::{Locked, Step, lock_waiting, save_steps};
+use crate::store::{StoreResult, TenantTx, contacts};
+
+/// Deletes a contact in the caller's transaction, and says how many messages will not be sent because of that.
+///
+/// A call that has begun cannot be called back; its message stays, without a contact.
+pub async fn delete_contact(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: ContactId,
+) -> StoreResult<usize> {
+    // A campaign that is making messages right now must not make one for a person who is gone.
+    contacts::lock_out_makers(tx, tenant_id).await?;
+    contacts::load_for_update(tx, tenant_id, id).await?;
+    let waiting = lock_waiting(tx, tenant_id, &[id]).await?;
+    drop_waiting(tx, &waiting, DropReason::Cancelled).await?;
+    contacts::delete_contact(tx, tenant_id, id).await?;
+    Ok(waiting.len())
+}
+
+/// Drops locked messages for which no call has begun, with the counts of their campaigns.
+pub(super) async fn drop_waiting(
+    tx: &mut TenantTx,
+    waiting: &[Locked],
+    reason: DropReason,
+) -> StoreResult<()> {
+    let mut moves = Moves::default();
+    let mut steps = Vec::with_capacity(waiting.len());
+    for message in waiting {
+        moves.add(message, Phase::Dropped, Some(reason));
+        let step = Step {
+            drop_reason: Some(reason),
+            ..Step::to(Phase::Dropped)
+        };
+        steps.push((message.key, step));
+    }
+    save_steps(tx, &steps).await?;
+    moves.save(tx).await
+}
