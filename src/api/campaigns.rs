@@ -307,6 +307,11 @@ pub(super) fn unknown_part(error: StoreError, field: &str) -> ApiError {
     let StoreError::NotFound { what } = error else {
         return error.into();
     };
+    unknown_field(what, field)
+}
+
+/// The same by the thing's name.
+pub(super) fn unknown_field(what: &str, field: &str) -> ApiError {
     ApiError::new(
         ProblemType::Unprocessable,
         format!("There is no {what} with the id in '{field}'. Nothing was changed."),

@@ -1,22 +1,36 @@
 //! Single messages: where each is, what it says, what was tried.
 
+mod send;
+mod timeline;
+
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 
+use self::send::NewMessage;
+use self::timeline::Timeline;
 use super::Tag;
+use super::body::Body;
+use super::change::{Once, Turn};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::reply::Accepted;
 use super::state::ApiState;
+use crate::delivery::single::send_message;
 use crate::domain::actor::{Actor, Permission};
+use crate::domain::audit::AuditEntry;
 use crate::domain::channel::Channel;
 use crate::domain::ids::{CampaignId, ContactId, MessageId};
 use crate::domain::shown::ShownState;
 use crate::domain::status::Status;
 use crate::store::campaigns;
 use crate::store::contacts;
+use crate::store::message_events;
 use crate::store::message_views::{self, AttemptRow, BodyRow, MessageRow};
+
+/// Decisions, and reports, of one timeline at most.
+const ENTRIES_MAX: i64 = 200;
 
 /// The operations on messages.
 #[derive(Debug)]
@@ -132,6 +146,54 @@ impl Messages {
             (None, Some(id)) => self.list_of_contact(&actor, id, limit.0, cursor).await,
             _ => Err(name_one()),
         }
+    }
+
+    /// Send a message.
+    ///
+    /// To one contact or one address, from a template or a text. Answers once it is on its way; what becomes of it is at
+    /// `/messages/{message_id}`.
+    #[oai(path = "/messages", method = "post", operation_id = "send_message")]
+    async fn send_message(
+        &self,
+        actor: Actor,
+        once: Once,
+        body: Body<NewMessage>,
+    ) -> ApiResult<Accepted<MessageView>> {
+        actor.require(Permission::SendMessages)?;
+        let single = body.0.parse(&actor)?;
+        let mut change = match once.in_cell(&self.state, &actor).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
+        let (tx, state) = (change.tx(), &self.state);
+        let id = send_message(tx, &state.mac_key, state.clock(), &single).await?;
+        let message = message_views::load_message(tx, actor.tenant_id, id).await?;
+        let entry = AuditEntry::new("send_message", "message", &id);
+        change.commit(entry, Accepted(message.into())).await
+    }
+
+    /// Show what happened to a message.
+    ///
+    /// Decisions, calls and what the provider said, in order of time.
+    #[oai(
+        path = "/messages/:message_id/timeline",
+        method = "get",
+        operation_id = "get_message_timeline"
+    )]
+    async fn get_message_timeline(
+        &self,
+        actor: Actor,
+        /// The message.
+        message_id: Path<MessageId>,
+    ) -> ApiResult<Json<Timeline>> {
+        actor.require(Permission::ReadMessages)?;
+        let (tenant_id, id) = (actor.tenant_id, message_id.0);
+        let mut tx = self.state.db.cell(tenant_id).begin().await?;
+        let message = message_views::load_message(&mut tx, tenant_id, id).await?;
+        let events = message_events::list_events(&mut tx, tenant_id, id, ENTRIES_MAX).await?;
+        let attempts = message_views::list_attempts(&mut tx, tenant_id, id).await?;
+        let reports = message_views::list_reports(&mut tx, tenant_id, id, ENTRIES_MAX).await?;
+        Ok(Json(Timeline::new(&message, events, attempts, reports)))
     }
 
     /// Show a message.

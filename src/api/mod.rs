@@ -34,6 +34,7 @@ pub mod reply;
 pub mod routes;
 pub mod sessions;
 pub mod state;
+pub mod suppressions;
 pub mod templates;
 
 use std::io;
@@ -80,6 +81,8 @@ pub enum Tag {
     Campaigns,
     /// Single messages.
     Messages,
+    /// Addresses never to write to.
+    Suppressions,
     /// Running the platform.
     Ops,
 }
@@ -113,6 +116,7 @@ pub type Resources = (
     campaigns::switches::CampaignSwitches,
     campaigns::pace::CampaignPaces,
     messages::Messages,
+    suppressions::Suppressions,
     imports::Imports,
     ops::Ops,
 );
@@ -127,6 +131,7 @@ fn resources(state: &ApiState) -> Resources {
         campaigns::switches::CampaignSwitches::new(state.clone()),
         campaigns::pace::CampaignPaces::new(state.clone()),
         messages::Messages::new(state.clone()),
+        suppressions::Suppressions::new(state.clone()),
         imports::Imports::new(state.clone()),
         ops::Ops::new(state.clone()),
     )

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use poem_openapi::{Enum, Object};
-use serde_json::Value;
 
 use super::problem::{ApiError, ApiResult};
 use crate::domain::actor::Actor;
@@ -14,7 +13,6 @@ use crate::domain::ids::{ContactId, ImportId};
 use crate::domain::recipient::Recipient;
 use crate::domain::segments::{self, BodyRefusal, Encoding, measure};
 use crate::domain::template::{Facts, RenderRefusal};
-use crate::store::contacts::Contact;
 use crate::store::templates::Template;
 use crate::store::{TenantTx, contact_variables, contacts, imports};
 
@@ -156,40 +154,15 @@ async fn facts(
     request: &PreviewRequest,
 ) -> ApiResult<Arc<Facts>> {
     let mut recipient = match request.contact_id {
-        Some(id) => recipient(contacts::load_contact(tx, actor.tenant_id, id).await?),
+        Some(id) => contacts::load_contact(tx, actor.tenant_id, id)
+            .await?
+            .into(),
         None => Recipient::default(),
     };
     for (name, value) in request.values.iter().flatten() {
-        let field = match name.as_str() {
-            "first_name" => &mut recipient.first_name,
-            "last_name" => &mut recipient.last_name,
-            "phone" => &mut recipient.phone_e164,
-            "email" => &mut recipient.email,
-            "country" => &mut recipient.country,
-            "zip" => &mut recipient.zip,
-            "timezone" => &mut recipient.timezone,
-            _ => {
-                let value = Value::String(value.clone());
-                recipient.attributes.insert(name.clone(), value);
-                continue;
-            }
-        };
-        *field = Some(value.clone());
+        recipient.set(name, value);
     }
     Ok(recipient.facts())
-}
-
-fn recipient(contact: Contact) -> Recipient {
-    Recipient {
-        first_name: contact.first_name,
-        last_name: contact.last_name,
-        phone_e164: contact.phone_e164,
-        email: contact.email,
-        country: contact.country,
-        zip: contact.zip,
-        timezone: contact.timezone,
-        attributes: contact.attributes.0,
-    }
 }
 
 /// What one person gets.

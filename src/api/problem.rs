@@ -129,6 +129,14 @@ problem_types! {
     CampaignWithoutTemplate = 422 "campaign-without-template" "The campaign has no template",
     /// The pace is none, or something else is slower.
     InvalidPace = 422 "invalid-pace" "The pace cannot be set",
+    /// What was written is no number and no email address.
+    InvalidAddress = 422 "invalid-address" "The address cannot be used",
+    /// The address opted out, or was suppressed otherwise.
+    Suppressed = 422 "suppressed" "Nothing is sent to this address",
+    /// Bulk needs consent.
+    NoConsent = 422 "no-consent" "There is no consent",
+    /// The text asks for what this person lacks.
+    MissingVariable = 422 "missing-variable" "A variable is missing",
     /// There is no active sender for the channel.
     NoSender = 422 "no-sender" "There is nothing to send from",
     /// A campaign cannot start then.

@@ -14,6 +14,7 @@ mod output;
 mod parts;
 mod queue;
 mod scheduler;
+mod send;
 mod serve;
 mod signals;
 mod tenant;
@@ -75,6 +76,8 @@ enum Command {
     /// Campaigns, from a file of contacts and a template.
     #[command(subcommand)]
     Campaign(campaign::CampaignCommand),
+    /// Sends one message to one address.
+    Send(Box<send::Send>),
     /// Queues and dead jobs.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -117,6 +120,7 @@ impl Cli {
             Command::User(command) => command.run(&config, json).await,
             Command::Key(command) => command.run(&config, json).await,
             Command::Campaign(command) => command.run(&config, json).await,
+            Command::Send(command) => command.run(&config, json).await,
             Command::Queue(command) => command.run(&config, json).await,
             Command::Bench(command) => command.run(&config, json).await,
         }

@@ -21,6 +21,7 @@ mod moves;
 mod outcomes;
 pub mod release;
 pub mod resolve;
+pub mod single;
 
 use std::sync::Arc;
 

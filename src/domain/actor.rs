@@ -36,6 +36,10 @@ text_enum! {
         WriteCampaigns = "write_campaigns",
         /// Start, pause and go on sending.
         SendCampaigns = "send_campaigns",
+        /// Lift suppressions.
+        LiftSuppressions = "lift_suppressions",
+        /// Send single messages.
+        SendMessages = "send_messages",
         /// See single messages.
         ReadMessages = "read_messages",
         /// See, make and revoke keys.
@@ -57,6 +61,8 @@ pub const LOWEST_ROLES: &[(Permission, Role)] = &[
     (Permission::ReadCampaigns, Role::Viewer),
     (Permission::WriteCampaigns, Role::Sender),
     (Permission::SendCampaigns, Role::Sender),
+    (Permission::LiftSuppressions, Role::Admin),
+    (Permission::SendMessages, Role::Sender),
     (Permission::ReadMessages, Role::Viewer),
     (Permission::ManageKeys, Role::Admin),
     (Permission::ReadMembers, Role::Viewer),

@@ -35,6 +35,7 @@ pub mod recipient;
 pub mod release;
 pub mod segments;
 pub mod shown;
+pub mod single;
 pub mod status;
 pub mod template;
 pub mod tenant;

@@ -46,6 +46,24 @@ impl Recipient {
         }
     }
 
+    /// Another value for one name, field or attribute.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let field = match name {
+            "first_name" => &mut self.first_name,
+            "last_name" => &mut self.last_name,
+            "phone" => &mut self.phone_e164,
+            "email" => &mut self.email,
+            "country" => &mut self.country,
+            "zip" => &mut self.zip,
+            "timezone" => &mut self.timezone,
+            _ => {
+                self.attributes.insert(name.to_owned(), value.into());
+                return;
+            }
+        };
+        *field = Some(value.to_owned());
+    }
+
     /// What a template may ask for. A field of ours wins over an attribute of the same name.
     pub fn facts(&self) -> Arc<Facts> {
         let mut facts = Facts::new();

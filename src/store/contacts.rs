@@ -14,6 +14,7 @@ use super::{StoreError, StoreResult, TenantTx, affected};
 use crate::domain::contact::{ContactDraft, Identity, normalize_name};
 use crate::domain::email::EmailAddress;
 use crate::domain::ids::{ContactId, TenantId};
+use crate::domain::recipient::Recipient;
 
 const CONTACT: &str = "contact";
 
@@ -45,6 +46,21 @@ pub struct Contact {
     pub created_at: DateTime<Utc>,
     /// When it was changed last.
     pub updated_at: DateTime<Utc>,
+}
+
+impl From<Contact> for Recipient {
+    fn from(contact: Contact) -> Self {
+        Self {
+            first_name: contact.first_name,
+            last_name: contact.last_name,
+            phone_e164: contact.phone_e164,
+            email: contact.email,
+            country: contact.country,
+            zip: contact.zip,
+            timezone: contact.timezone,
+            attributes: contact.attributes.0,
+        }
+    }
 }
 
 /// A draft with what the row holds besides.

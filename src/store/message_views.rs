@@ -247,3 +247,37 @@ pub async fn list_attempts(
         })
         .collect()
 }
+
+/// One thing a provider said of a message.
+#[derive(Debug, Clone)]
+pub struct ReportRow {
+    /// When it happened, as far as the provider says; else when we heard of it.
+    pub at: DateTime<Utc>,
+    /// The provider's own word.
+    pub status: String,
+}
+
+/// What a provider said of one message, in order; at most `limit`.
+pub async fn list_reports(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: MessageId,
+    limit: i64,
+) -> StoreResult<Vec<ReportRow>> {
+    let rows = query_as!(
+        ReportRow,
+        r#"
+        SELECT COALESCE(occurred_at, received_at) AS "at!", status
+        FROM provider_events
+        WHERE tenant_id = $1 AND message_id = $2
+        ORDER BY received_at
+        LIMIT $3
+        "#,
+        tenant_id.0,
+        id.0,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}

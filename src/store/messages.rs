@@ -324,11 +324,13 @@ pub async fn lock_messages<K>(tx: &mut Tx<K>, keys: &[MessageKey]) -> StoreResul
     .collect()
 }
 
-/// Locks the messages to one of these contacts for which no call has begun. None of them begins from here on.
+/// Locks the messages to one of these contacts for which no call has begun; those to one address of theirs, where that
+/// is asked. None of them begins from here on.
 pub async fn lock_waiting(
     tx: &mut TenantTx,
     tenant_id: TenantId,
     contact_ids: &[ContactId],
+    address: Option<(Channel, &[u8])>,
 ) -> StoreResult<Vec<Locked>> {
     query_as!(
         LockedRow,
@@ -336,12 +338,15 @@ pub async fn lock_waiting(
         SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.attempt_no
         FROM messages m
         WHERE m.tenant_id = $1 AND m.contact_id = ANY($2) AND m.phase = ANY($3)
+          AND ($4::text IS NULL OR m.channel = $4 AND m.dest_mac = $5)
         ORDER BY m.tenant_id, m.id
         FOR UPDATE OF m
         "#,
         tenant_id.0,
         &ContactId::column(contact_ids),
         &Phase::WAITING.map(i16::from),
+        address.map(|(channel, _)| channel.as_str()),
+        address.map(|(_, dest_mac)| dest_mac),
     )
     .fetch_all(tx.conn())
     .await?

@@ -35,6 +35,7 @@ pub mod senders;
 pub mod settings;
 pub mod startup;
 pub mod statuses;
+pub mod suppressions;
 pub mod templates;
 pub mod tenants;
 pub mod tx;

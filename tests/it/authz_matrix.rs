@@ -90,16 +90,13 @@ fn people() -> Vec<Row> {
     ]
 }
 
-fn matrix() -> Vec<Row> {
-    use Access::{Needs, Operator};
-    use Permission::{
-        ImportContacts, ReadCampaigns, ReadContacts, ReadMessages, ReadTemplates, SendCampaigns,
-        WriteCampaigns, WriteContacts, WriteTemplates,
-    };
-    use Sends::{Csv, Json, Nothing};
+/// Whom messages go to, and single ones.
+fn contacts() -> Vec<Row> {
+    use Access::Needs;
+    use Permission::{LiftSuppressions, ReadContacts, ReadMessages, SendMessages, WriteContacts};
+    use Sends::{Json, Nothing};
     let id = Uuid::nil();
-    let mut rows = people();
-    rows.extend([
+    vec![
         ("list_contacts", Needs(ReadContacts), Nothing),
         ("get_contact", Needs(ReadContacts), Nothing),
         (
@@ -137,6 +134,35 @@ fn matrix() -> Vec<Row> {
             Needs(WriteContacts),
             Json(json!({"contact_ids": [id]})),
         ),
+        ("list_messages", Needs(ReadMessages), Nothing),
+        ("get_message", Needs(ReadMessages), Nothing),
+        ("get_message_timeline", Needs(ReadMessages), Nothing),
+        (
+            "send_message",
+            Needs(SendMessages),
+            Json(json!({"channel": "sms", "to": "+13054048480", "body": "Hello"})),
+        ),
+        (
+            "create_suppression",
+            Needs(WriteContacts),
+            Json(json!({"channel": "sms", "address": "+13054048481"})),
+        ),
+        ("list_suppressions", Needs(ReadContacts), Nothing),
+        ("delete_suppression", Needs(LiftSuppressions), Nothing),
+    ]
+}
+
+fn matrix() -> Vec<Row> {
+    use Access::{Needs, Operator};
+    use Permission::{
+        ImportContacts, ReadCampaigns, ReadContacts, ReadTemplates, SendCampaigns, WriteCampaigns,
+        WriteTemplates,
+    };
+    use Sends::{Csv, Json, Nothing};
+    let id = Uuid::nil();
+    let mut rows = people();
+    rows.extend(contacts());
+    rows.extend([
         ("create_import", Needs(ImportContacts), Csv("phone\n")),
         ("list_imports", Needs(ReadContacts), Nothing),
         ("get_import", Needs(ReadContacts), Nothing),
@@ -179,8 +205,6 @@ fn matrix() -> Vec<Row> {
         ("cancel_campaign", Needs(SendCampaigns), Nothing),
         ("get_campaign_status", Needs(ReadCampaigns), Nothing),
         ("stream_campaign", Needs(ReadCampaigns), Nothing),
-        ("list_messages", Needs(ReadMessages), Nothing),
-        ("get_message", Needs(ReadMessages), Nothing),
         ("list_queues", Operator, Nothing),
     ]);
     rows

@@ -99,6 +99,19 @@ async fn wrong_values_are_refused_and_say_what_would_be_right() {
             "--subject",
         ),
         ("campaign status first --tenant dojo", "first"),
+        ("send --tenant dojo --to +13054048480", "--text"),
+        (
+            "send --tenant dojo --to +13054048480 --text x --channel fax",
+            "sms, whatsapp or email",
+        ),
+        (
+            "send --tenant dojo --to a@example.com --text x --channel email",
+            "--subject",
+        ),
+        (
+            "send --tenant dojo --to +13054048480 --text x --class spam",
+            "txn or bulk",
+        ),
         ("nothing", "nothing"),
     ];
     for (line, hint) in cases {
@@ -196,6 +209,20 @@ async fn every_tool_answers_in_json() {
         .run("key revoke", &[id, "--tenant", "tea-house"])
         .await;
     assert!(other.refusal(1).contains("has no key"));
+
+    let text = [
+        "--tenant",
+        "dojo",
+        "--to",
+        "305 404 8480",
+        "--text",
+        "Hello",
+    ];
+    let sent = operator.json("send", &text).await;
+    assert!(sent["message_id"].is_string(), "{sent}");
+    let nobody = ["--tenant", "dojo", "--to", "12", "--text", "Hello"];
+    let refused = operator.run("send", &nobody).await;
+    assert!(refused.refusal(1).contains("address"));
 
     queues(operator).await;
 

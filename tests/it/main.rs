@@ -35,6 +35,7 @@ mod lists_api;
 mod live_numbers;
 mod members;
 mod message_path;
+mod messages_api;
 mod migrate;
 mod openapi;
 mod plans;

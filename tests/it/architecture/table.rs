@@ -189,6 +189,7 @@ pub const ROOMS: &[Room] = &[
             "delivery::campaigns",
             "delivery::contacts",
             "delivery::imports",
+            "delivery::single",
             // What operators see of queues and dead jobs.
             "jobs::queue::admin",
             "store",
