@@ -118,7 +118,7 @@ pub type Resources = (
     messages::Messages,
     suppressions::Suppressions,
     imports::Imports,
-    ops::Ops,
+    ops::OpsResources,
 );
 
 fn resources(state: &ApiState) -> Resources {
@@ -133,7 +133,7 @@ fn resources(state: &ApiState) -> Resources {
         messages::Messages::new(state.clone()),
         suppressions::Suppressions::new(state.clone()),
         imports::Imports::new(state.clone()),
-        ops::Ops::new(state.clone()),
+        ops::resources(state),
     )
 }
 

@@ -1,14 +1,25 @@
 //! What operators look at and steer: queues, dead jobs, schedules, workers.
+//!
+//! What they steer lies in the cell, and the record of it in `control`: two transactions, which may be in two databases. The
+//! change is made first and stays open while its record is committed, then it is committed itself. So nothing is done
+//! without a record, and only a crash between the two commits leaves a record of what was not done; it is asked for again
+//! then, and each change is one that may be.
+
+pub mod dead_jobs;
+pub mod schedules;
+pub mod workers;
 
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 
 use super::Tag;
-use super::problem::ApiResult;
+use super::change::Change;
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::domain::actor::Operator;
+use crate::domain::audit::AuditEntry;
 use crate::jobs::queue::admin;
-use crate::store::StoreError;
+use crate::store::{StoreError, SystemTx, tx};
 
 /// The operations of those who run the platform.
 #[derive(Debug)]
@@ -69,4 +80,37 @@ impl Ops {
     pub fn new(state: ApiState) -> Self {
         Self { state }
     }
+}
+
+/// Every resource for operators.
+pub type OpsResources = (
+    Ops,
+    dead_jobs::DeadJobs,
+    schedules::Schedules,
+    workers::Workers,
+);
+
+/// All of them on the state of this process.
+pub fn resources(state: &ApiState) -> OpsResources {
+    (
+        Ops::new(state.clone()),
+        dead_jobs::DeadJobs::new(state.clone()),
+        schedules::Schedules::new(state.clone()),
+        workers::Workers::new(state.clone()),
+    )
+}
+
+/// Makes a change durable, its record first.
+async fn finish(
+    record: Change<tx::Control>,
+    entry: AuditEntry,
+    changed: SystemTx,
+) -> ApiResult<()> {
+    record.finish(entry).await?;
+    Ok(changed.commit().await?)
+}
+
+/// Not there; what operators see belongs to no tenant.
+fn missing(detail: &str) -> ApiError {
+    ApiError::new(ProblemType::NotFound, detail)
 }

@@ -101,6 +101,8 @@ problem_types! {
     CampaignNotDraft = 409 "campaign-not-draft" "The campaign is not a draft",
     /// It has completed or was cancelled before.
     CampaignEnded = 409 "campaign-ended" "The campaign has ended",
+    /// A live job does what the dead one would.
+    JobAlreadyLive = 409 "job-already-live" "A live job does the same work",
     /// The first request with this idempotency key has not ended.
     IdempotencyKeyBusy = 409 "idempotency-key-busy" "The first request with this key is at work",
     /// The file is still coming in.

@@ -55,6 +55,10 @@ pub struct FoldCampaignDeltas {}
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct MaintainPartitions {}
 
+/// Forget what is past its time: kept answers, sessions, uploads, ticks, the demo provider's ledger.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PruneHistory {}
+
 /// Let the demo provider report what became of the messages it took.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DemoAdvanceStatus {}
@@ -83,6 +87,7 @@ names! {
     ImportContacts = "import-contacts",
     FoldCampaignDeltas = "fold-campaign-deltas",
     MaintainPartitions = "maintain-partitions",
+    PruneHistory = "prune-history",
     DemoAdvanceStatus = "demo-advance-status",
     ResolveDoubt = "resolve-doubt",
 }

@@ -9,6 +9,7 @@ pub mod expand_campaign;
 pub mod fold_campaign_deltas;
 pub mod import_contacts;
 pub mod maintain_partitions;
+pub mod prune_history;
 pub mod queue;
 pub mod registry;
 pub mod resolve_doubt;

@@ -11,7 +11,7 @@ use super::queue::{
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
     CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
-    MaintainPartitions, ResolveDoubt, SendMessage, StartDueCampaigns,
+    MaintainPartitions, PruneHistory, ResolveDoubt, SendMessage, StartDueCampaigns,
 };
 use crate::store::Tx;
 
@@ -107,6 +107,8 @@ orders! {
         unique: |_| Some(FoldCampaignDeltas::NAME.into()) },
     MaintainPartitions { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
         unique: |_| Some(MaintainPartitions::NAME.into()) },
+    PruneHistory { queue: HOUSE, timeout_secs: 600, tries: 3, lane: |_| None,
+        unique: |_| Some(PruneHistory::NAME.into()) },
     DemoAdvanceStatus { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
         unique: |_| Some(DemoAdvanceStatus::NAME.into()) },
     // Each account has its share of time for look-ups, all accounts at once; a round that began is ended.
@@ -172,6 +174,7 @@ mod tests {
             (ImportContacts::KIND, ImportContacts::QUEUE),
             (FoldCampaignDeltas::KIND, FoldCampaignDeltas::QUEUE),
             (MaintainPartitions::KIND, MaintainPartitions::QUEUE),
+            (PruneHistory::KIND, PruneHistory::QUEUE),
             (DemoAdvanceStatus::KIND, DemoAdvanceStatus::QUEUE),
             (ResolveDoubt::KIND, ResolveDoubt::QUEUE),
         ];

@@ -23,10 +23,6 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How far back a missed tick is looked for.
 const MISSED_MAX: TimeDelta = TimeDelta::hours(2);
-/// How long fired ticks are kept.
-const KEPT: TimeDelta = TimeDelta::days(2);
-/// Old ticks forgotten at once.
-const FORGOTTEN_MAX: i64 = 10_000;
 
 #[derive(Debug)]
 struct Clockwork {
@@ -78,7 +74,6 @@ async fn start(db: &Db, clock: &Clock) -> StoreResult<Vec<Clockwork>> {
             last,
         });
     }
-    schedules::delete_old_ticks(&mut tx, now - KEPT, FORGOTTEN_MAX).await?;
     tx.commit().await?;
     Ok(clockworks)
 }

@@ -1,7 +1,8 @@
 //! The list: which job is ordered when.
 
 use crate::domain::orders::{
-    DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions, ResolveDoubt, StartDueCampaigns,
+    DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions, PruneHistory, ResolveDoubt,
+    StartDueCampaigns,
 };
 use crate::jobs::queue::{NewJob, Payload};
 use crate::store::schedules::NewSchedule;
@@ -34,4 +35,27 @@ pub const SCHEDULES: &[Schedule] = &[
     schedule::<StartDueCampaigns>("start-due", "*/5 * * * * *"),
     schedule::<ResolveDoubt>("resolve-doubt", "*/5 * * * * *"),
     schedule::<MaintainPartitions>("partitions", "0 0 * * * *"),
+    // Not at the full hour, when others are busy.
+    schedule::<PruneHistory>("prune", "0 20 * * * *"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schedules::{RUN_TRIES, run_payload};
+
+    /// An operator's run is made from the row alone, since only this table knows the order.
+    #[test]
+    fn a_run_made_from_the_row_is_the_order_of_a_tick() {
+        for schedule in SCHEDULES {
+            let job = (schedule.order)();
+            assert_eq!(job.unique_key.as_deref(), Some(schedule.row.kind));
+            assert_eq!(job.payload, run_payload(), "{}", schedule.row.id);
+            assert_eq!(job.max_attempts, RUN_TRIES, "{}", schedule.row.id);
+            assert_eq!(
+                (job.queue.as_str(), job.kind.as_str()),
+                (schedule.row.queue, schedule.row.kind)
+            );
+        }
+    }
+}

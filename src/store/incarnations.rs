@@ -1,6 +1,7 @@
 //! Starts of processes: who is alive, and who is provably gone.
 
-use sqlx::{PgConnection, query, query_scalar};
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 
 use super::StoreResult;
 use crate::domain::ids::Incarnation;
@@ -82,4 +83,46 @@ pub async fn sum_concurrency(conn: &mut PgConnection) -> StoreResult<i64> {
     .fetch_one(conn)
     .await?;
     Ok(sum)
+}
+
+/// A start that has not ended in order.
+#[derive(Debug, Clone)]
+pub struct OpenIncarnation {
+    /// Which start.
+    pub id: i64,
+    /// The machine's name.
+    pub host: String,
+    /// The process on it.
+    pub pid: i32,
+    /// The product's version.
+    pub version: String,
+    /// What it runs.
+    pub roles: Vec<String>,
+    /// How many sends it may have under way.
+    pub concurrency: i32,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it last said that it lives.
+    pub seen_at: DateTime<Utc>,
+    /// Whether that was in the last 30 seconds.
+    pub is_alive: bool,
+}
+
+/// Processes that live, and those that fell silent within the last hour; the newest first, at most `limit`.
+pub async fn list_open(conn: &mut PgConnection, limit: i64) -> StoreResult<Vec<OpenIncarnation>> {
+    let rows = query_as!(
+        OpenIncarnation,
+        r#"
+        SELECT id, host, pid, version, roles, COALESCE(concurrency, 0) AS "concurrency!", started_at, seen_at,
+               seen_at > app_now() - interval '30 seconds' AS "is_alive!"
+        FROM incarnations
+        WHERE ended_at IS NULL AND seen_at > app_now() - interval '1 hour'
+        ORDER BY id DESC
+        LIMIT $1
+        "#,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows)
 }

@@ -18,6 +18,7 @@ pub mod contacts;
 pub mod control;
 pub mod demo_ledger;
 pub mod doubts;
+pub mod history;
 pub mod idempotency;
 pub mod imports;
 pub mod incarnations;

@@ -153,7 +153,7 @@ fn contacts() -> Vec<Row> {
 }
 
 fn matrix() -> Vec<Row> {
-    use Access::{Needs, Operator};
+    use Access::Needs;
     use Permission::{
         ImportContacts, ReadCampaigns, ReadContacts, ReadTemplates, SendCampaigns, WriteCampaigns,
         WriteTemplates,
@@ -205,9 +205,29 @@ fn matrix() -> Vec<Row> {
         ("cancel_campaign", Needs(SendCampaigns), Nothing),
         ("get_campaign_status", Needs(ReadCampaigns), Nothing),
         ("stream_campaign", Needs(ReadCampaigns), Nothing),
-        ("list_queues", Operator, Nothing),
     ]);
+    rows.extend(operators_rows());
     rows
+}
+
+/// What those who run the platform may, and nobody else.
+fn operators_rows() -> Vec<Row> {
+    let names = [
+        "list_queues",
+        "list_dead_jobs",
+        "get_dead_job",
+        "replay_dead_job",
+        "discard_dead_job",
+        "list_schedules",
+        "run_schedule",
+        "pause_schedule",
+        "unpause_schedule",
+        "list_workers",
+    ];
+    let rows = names
+        .into_iter()
+        .map(|name| (name, Access::Operator, Sends::Nothing));
+    rows.collect()
 }
 
 /// An operation of the document.

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use engageninja::domain::counts::CountWord;
+use engageninja::domain::ids::TenantId;
 use engageninja::domain::orders::{
     CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
-    MaintainPartitions, NAMES, ResolveDoubt, SendMessage, StartDueCampaigns,
+    MaintainPartitions, NAMES, PruneHistory, ResolveDoubt, SendMessage, StartDueCampaigns,
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
@@ -91,6 +92,38 @@ impl World {
     async fn do_thrice<P: Payload + Clone>(&self, gate: Option<&str>, orders: &[P]) {
         order_thrice(&self.db, gate, orders).await;
     }
+}
+
+/// Tables that are pruned, and a column that tells whose row it is.
+const PILES: [(&str, &str); 5] = [
+    ("idempotency_keys", "key"),
+    ("control.platform_idempotency_keys", "key"),
+    ("control.sessions", "user_agent"),
+    ("schedule_runs", "schedule_id"),
+    ("demo_ledger", "provider_message_id"),
+];
+
+/// Rows of every table that is pruned, made now.
+fn history(tenant_id: TenantId, name: &str) -> String {
+    format!(
+        "INSERT INTO cell.idempotency_keys (tenant_id, key, request_hash) VALUES ('{tenant_id}', '{name}', '');
+         INSERT INTO control.platform_idempotency_keys (actor, key, request_hash) VALUES ('x', '{name}', '');
+         INSERT INTO control.users (id, email, email_normalized, name)
+             VALUES (gen_random_uuid(), '{name}', '{name}', '{name}');
+         INSERT INTO control.sessions (token_hash, user_id, csrf_secret, user_agent, expires_at)
+             SELECT convert_to('{name}', 'UTF8'), id, '', '{name}', public.app_now() + interval '1 hour'
+             FROM control.users WHERE email = '{name}';
+         INSERT INTO cell.schedules (id, cron, queue, kind) VALUES ('{name}', '', '', '');
+         INSERT INTO cell.schedule_runs (schedule_id, fire_at) VALUES ('{name}', public.app_now());
+         INSERT INTO cell.demo_ledger (tenant_id, message_id, attempt_id, provider_message_id)
+             VALUES ('{tenant_id}', gen_random_uuid(), gen_random_uuid(), '{name}');
+         WITH made AS (
+             INSERT INTO cell.imports (tenant_id, id, file_name, status)
+             VALUES ('{tenant_id}', gen_random_uuid(), '{name}', 'failed'),
+                    ('{tenant_id}', gen_random_uuid(), '{name}', 'running')
+             RETURNING tenant_id, id)
+         INSERT INTO cell.import_chunks (tenant_id, import_id, chunk_no, bytes) SELECT tenant_id, id, 0, 'x' FROM made"
+    )
 }
 
 twice! {
@@ -270,6 +303,48 @@ twice! {
         assert_eq!(counts.get(CountWord::Queued) + counts.get(CountWord::Released), 20);
         assert_eq!(world.number("SELECT count(*) FROM send_attempts WHERE state = 5").await, 20);
         assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+    }
+
+    PruneHistory: what_is_past_its_time_is_forgotten_and_nothing_younger {
+        let world = World::start().await;
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        // One of each now, and one of each 40 days later.
+        for name in ["old", "young"] {
+            if name == "young" {
+                world.db.advance(Duration::from_hours(24 * 40)).await;
+            }
+            world.db.execute(&history(world.tenant_id, name)).await;
+        }
+        let left = async |condition: &str| {
+            let mut left = Vec::new();
+            for (table, name) in PILES {
+                let sql = format!("SELECT count(*) FROM {table} WHERE {name} {condition}");
+                left.push(world.number(&sql).await);
+            }
+            left
+        };
+        world.do_thrice(Some("idempotency_keys"), &[PruneHistory {}]).await;
+        assert_eq!(left("LIKE '%old%'").await, [0; PILES.len()]);
+        // A running import's pieces stay, however old it is.
+        let chunks = "SELECT count(*) FROM import_chunks";
+        assert_eq!(world.number(chunks).await, 2);
+        assert_eq!(left("LIKE '%young%'").await, [1; PILES.len()]);
+
+        // Each to the hour: a day before its time, and a day after.
+        for (day, kept) in [(1, 4), (3, 3), (6, 3), (8, 1), (29, 1), (31, 0)] {
+            world.db.execute("DELETE FROM cell.idempotency_keys; DELETE FROM cell.schedule_runs; DELETE FROM cell.demo_ledger;
+                 DELETE FROM control.platform_idempotency_keys").await;
+            world.db.execute(&history(world.tenant_id, &format!("day{day}"))).await;
+            world.db.advance(Duration::from_hours(24 * day)).await;
+            world.do_thrice(None, &[PruneHistory {}]).await;
+            let mut left = 0;
+            for (table, name) in PILES.iter().filter(|(table, _)| *table != "control.sessions") {
+                let sql = format!("SELECT count(*) FROM {table} WHERE {name} LIKE '%day{day}%'");
+                left += world.number(&sql).await;
+            }
+            assert_eq!(left, kept, "after {day} days");
+        }
+        worker.drain(DRAIN).await;
     }
 
     DemoAdvanceStatus: what_the_demo_provider_reports_thrice_counts_once {

@@ -38,6 +38,7 @@ mod message_path;
 mod messages_api;
 mod migrate;
 mod openapi;
+mod ops_api;
 mod plans;
 mod prepared;
 mod queue_conformance;

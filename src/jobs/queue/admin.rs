@@ -148,6 +148,49 @@ pub async fn find_dead(conn: &mut PgConnection, id: i64) -> Result<Option<DeadJo
     .await
 }
 
+/// How the newest job of one kind fares, where at most one is live at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KindState {
+    /// The kind, which is its unique key, too.
+    pub kind: String,
+    /// Whether a live one waits (0), runs (1) or rests (2); none when there is none.
+    pub state: Option<i16>,
+    /// What the last failure of the live one said.
+    pub last_error: Option<String>,
+    /// When the last one to die died.
+    pub died_at: Option<DateTime<Utc>>,
+    /// Why it died.
+    pub death: Option<String>,
+}
+
+/// How jobs of these kinds fare, each named by its queue and its kind.
+pub async fn list_kind_states(
+    conn: &mut PgConnection,
+    kinds: &[(String, String)],
+) -> Result<Vec<KindState>, sqlx::Error> {
+    let (queues, kinds): (Vec<String>, Vec<String>) = kinds.iter().cloned().unzip();
+    query_as!(
+        KindState,
+        r#"
+        SELECT u.kind AS "kind!", j.state AS "state?", j.last_error AS "last_error?", d.died_at AS "died_at?",
+            coalesce(d.last_error, d.reason) AS death
+        FROM unnest($1::text[], $2::text[]) AS u (queue, kind)
+        LEFT JOIN jobs j ON j.queue = u.queue AND j.unique_key = u.kind
+        LEFT JOIN LATERAL (
+            SELECT d.died_at, d.reason, d.last_error
+            FROM dead_jobs d
+            WHERE d.queue = u.queue AND d.kind = u.kind
+            ORDER BY d.died_at DESC
+            LIMIT 1
+        ) d ON true
+        "#,
+        &queues,
+        &kinds,
+    )
+    .fetch_all(conn)
+    .await
+}
+
 struct Replayed {
     old_id: i64,
     queue: Option<String>,

@@ -3,6 +3,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod directory;
+pub mod history;
 pub mod idempotency;
 pub mod invitations;
 pub mod login_throttle;

@@ -224,12 +224,14 @@ impl App {
     /// Makes somebody of a tenant who runs the platform too, and signs them in.
     pub async fn operator(&self, tenant: &Tenant) -> String {
         let person = self.person(tenant, Role::Owner).await;
-        self.db()
-            .execute(&format!(
-                "UPDATE control.users SET is_platform_admin = true WHERE email = '{}'",
-                person.email
-            ))
-            .await;
+        let mut tx = self.state.db.control_system().begin().await.unwrap();
+        let user = users::find_credentials(&mut tx, &person.email)
+            .await
+            .unwrap();
+        users::mark_platform_admin(&mut tx, user.unwrap().id, true)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
         self.sign_in(&person).await
     }
 
