@@ -39,23 +39,10 @@ impl Installation {
         options: &DbOptions,
         keys: &Keys,
     ) -> anyhow::Result<Self> {
-        let mac_key = MacKey::from_base64(&keys.mac_key)
-            .map_err(|error| Misconfigured(format!("ENGAGENINJA_MAC_KEY: {error}")))?;
-        let key_ids = match &keys.ring {
-            Some(ring) => KeyRing::parse(ring)
-                .map_err(|error| Misconfigured(format!("ENGAGENINJA_KEYS: {error}")))?
-                .ids()
-                .to_vec(),
-            None => Vec::new(),
-        };
-        let is_production = environment(config) == Environment::Production;
+        let mac_key = mac_key(keys)?;
+        let expected = expectations(config, keys)?;
+        let is_production = expected.is_production;
         let db = Db::new(options, Clock::default());
-        let expected = Expectations {
-            is_production,
-            allow_unsafe_durability: config.allows_unsafe_durability(),
-            mac_key_fingerprint: mac_key.fingerprint(),
-            key_ids,
-        };
         check(&db, options, &expected).await?;
         let mut tx = db.system().begin().await?;
         let scale = settings::read_holds_scale(&mut tx).await?;
@@ -73,6 +60,29 @@ impl Installation {
             holds: Holds::REAL.scaled(scale),
         })
     }
+}
+
+/// What programs of this configuration expect of their databases.
+pub(super) fn expectations(config: &Config, keys: &Keys) -> anyhow::Result<Expectations> {
+    let key_ids = match &keys.ring {
+        Some(ring) => KeyRing::parse(ring)
+            .map_err(|error| Misconfigured(format!("ENGAGENINJA_KEYS: {error}")))?
+            .ids()
+            .to_vec(),
+        None => Vec::new(),
+    };
+    Ok(Expectations {
+        is_production: environment(config) == Environment::Production,
+        allow_unsafe_durability: config.allows_unsafe_durability(),
+        mac_key_fingerprint: mac_key(keys)?.fingerprint(),
+        key_ids,
+    })
+}
+
+fn mac_key(keys: &Keys) -> anyhow::Result<MacKey> {
+    let mac_key = MacKey::from_base64(&keys.mac_key)
+        .map_err(|error| Misconfigured(format!("ENGAGENINJA_MAC_KEY: {error}")))?;
+    Ok(mac_key)
 }
 
 /// `production`, unless the embedded server shows that these are somebody's first steps.

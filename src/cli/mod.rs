@@ -6,6 +6,7 @@
 mod bench;
 mod campaign;
 mod data_dir;
+mod doctor;
 mod installation;
 mod key;
 mod migrate;
@@ -81,6 +82,8 @@ enum Command {
     /// Queues and dead jobs.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Looks at an installation, names each fault and says the mend.
+    Doctor(doctor::Doctor),
     /// Measures this machine's speed on a database of the bench's own.
     Bench(bench::Bench),
 }
@@ -122,6 +125,7 @@ impl Cli {
             Command::Campaign(command) => command.run(&config, json).await,
             Command::Send(command) => command.run(&config, json).await,
             Command::Queue(command) => command.run(&config, json).await,
+            Command::Doctor(command) => Box::pin(command.run(&config, json)).await,
             Command::Bench(command) => command.run(&config, json).await,
         }
     }

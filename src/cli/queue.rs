@@ -1,13 +1,19 @@
 //! `queue`: what waits, what died, and another try for it.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use serde_json::json;
 
 use super::installation::Installation;
 use super::output::{print, table};
+use super::worker::queue_name;
 use crate::config::Config;
 use crate::jobs::queue::admin::{list_dead, list_queues, replay_dead};
+use crate::store::Db;
 
+/// How often a queue is looked at that is to become empty.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Dead jobs shown at once.
 const DEAD_MAX: i64 = 100;
 
@@ -22,6 +28,18 @@ pub(super) enum QueueCommand {
         #[arg(long)]
         queue: Option<String>,
     },
+    /// Waits until nothing of a queue is ready or at work.
+    ///
+    /// Nothing is stopped: jobs that come meanwhile are waited for, too, and those that rest until their time are not. Fails
+    /// when the time is over first.
+    Drain {
+        /// The queue [default: all].
+        #[arg(value_parser = queue_name)]
+        queue: Option<String>,
+        /// How long to wait.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        timeout_secs: u64,
+    },
     /// Puts dead jobs back into their queues.
     Retry {
         /// The jobs' ids, as `queue dead` shows them.
@@ -33,6 +51,14 @@ pub(super) enum QueueCommand {
 impl QueueCommand {
     pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
         let installation = Installation::open(config).await?;
+        if let Self::Drain {
+            queue,
+            timeout_secs,
+        } = &self
+        {
+            let limit = Duration::from_secs(*timeout_secs);
+            return drain(&installation.db, queue.as_deref(), limit, json).await;
+        }
         // System: the engine's tables hold all tenants' jobs.
         let mut tx = installation.db.system().begin().await?;
         match self {
@@ -83,6 +109,7 @@ impl QueueCommand {
                     table(&["id", "queue", "kind", "reason", "last error"], &rows)
                 })
             }
+            Self::Drain { .. } => Ok(()),
             Self::Retry { ids } => {
                 let replayed = replay_dead(&mut tx, &ids).await?;
                 tx.commit().await?;
@@ -95,6 +122,33 @@ impl QueueCommand {
                 })
             }
         }
+    }
+}
+
+async fn drain(db: &Db, queue: Option<&str>, limit: Duration, json: bool) -> anyhow::Result<()> {
+    let started = tokio::time::Instant::now();
+    loop {
+        // System: the engine's tables hold all tenants' jobs.
+        let mut tx = db.system().begin().await?;
+        let queues = list_queues(tx.conn()).await?;
+        drop(tx);
+        let busy = queues
+            .iter()
+            .filter(|counts| queue.is_none_or(|name| name == counts.queue));
+        let (ready, leased) = busy.fold((0, 0), |(ready, leased), counts| {
+            (ready + counts.ready, leased + counts.leased)
+        });
+        if ready + leased == 0 {
+            let name = queue.unwrap_or("every queue");
+            return print(json, &json!({ "drained": queue }), || {
+                format!("{name} is empty")
+            });
+        }
+        anyhow::ensure!(
+            started.elapsed() < limit,
+            "{ready} jobs are ready and {leased} at work still; look at the workers, or wait longer with --timeout-secs"
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -31,7 +31,7 @@ enum Role {
     Scheduler,
 }
 
-fn queue_name(text: &str) -> Result<String, String> {
+pub(super) fn queue_name(text: &str) -> Result<String, String> {
     let names: Vec<&str> = QUEUES.iter().map(|line| line.name).collect();
     if names.contains(&text) {
         Ok(text.to_owned())

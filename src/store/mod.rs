@@ -11,6 +11,7 @@ pub mod buckets;
 pub mod campaign_counts;
 pub mod campaigns;
 pub mod cancellations;
+pub mod checkup;
 pub mod consents;
 pub mod contact_search;
 pub mod contact_variables;

@@ -136,6 +136,54 @@ pub async fn check(
     Ok(())
 }
 
+/// One thing that a start depends on, and what it came to.
+#[derive(Debug)]
+pub struct Examined {
+    /// What was looked at.
+    pub check: &'static str,
+    /// Why a program would not start.
+    pub result: Result<(), StartupRefusal>,
+}
+
+/// Looks at everything that a start depends on, whatever the first look finds, and changes nothing.
+///
+/// # Errors
+/// [`StartupRefusal`] when a database cannot be asked at all: then there is nothing to look at.
+pub async fn examine(
+    db: &Db,
+    options: &DbOptions,
+    expected: &Expectations,
+) -> Result<Vec<Examined>, StartupRefusal> {
+    let migrations = check_schema(options).await;
+    match &migrations {
+        Err(refusal) if refusal.is_unavailable() => return migrations.map(|()| Vec::new()),
+        // Without a schema, and the roles that come with it, nothing else can be asked.
+        Err(_) => {
+            return Ok(vec![Examined {
+                check: "migrations",
+                result: migrations,
+            }]);
+        }
+        Ok(()) => {}
+    }
+    let cell = Server::of_cell(db).await?;
+    let control = Server::of_control(db).await?;
+    let durability = cell.check(expected).and_then(|()| control.check(expected));
+    let mac_key = match find_fingerprint(db).await? {
+        Some(known) if known != expected.mac_key_fingerprint => Err(StartupRefusal::OtherMacKey),
+        _ => Ok(()),
+    };
+    let keys = check_keys(db, &expected.key_ids).await;
+    let looks = [
+        ("migrations", migrations),
+        ("durability", durability),
+        ("mac_key", mac_key),
+        ("keys", keys),
+    ];
+    let examined = looks.map(|(check, result)| Examined { check, result });
+    Ok(examined.into())
+}
+
 async fn check_schema(options: &DbOptions) -> Result<(), StartupRefusal> {
     let found = migrate::check(&options.control, &options.cell).await?;
     if let Some((schema, version)) = found.newer {
@@ -243,6 +291,15 @@ async fn check_mac_key(db: &Db, fingerprint: &[u8]) -> Result<(), StartupRefusal
     } else {
         Err(StartupRefusal::OtherMacKey)
     }
+}
+
+/// The fingerprint of the key that this database was filled with; none before its first program.
+async fn find_fingerprint(db: &Db) -> StoreResult<Option<Vec<u8>>> {
+    let mut tx = db.system().begin().await?;
+    let known = query_scalar!("SELECT mac_key_fingerprint FROM installation")
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(known)
 }
 
 /// A sealed text begins with its key's id and a colon.

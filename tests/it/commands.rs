@@ -27,6 +27,7 @@ const ELSEWHERE: &[&str] = &[
     "campaign status", // the same
     "campaign pause",  // the same
     "bench",           // the same
+    "doctor",          // tests/it/doctor.rs
 ];
 
 /// Every command that does something, as it is typed.
@@ -256,8 +257,12 @@ async fn queues(operator: &mut Operator) {
         operator.json("queue dead", &["--queue", "send"]).await,
         serde_json::json!([])
     );
+    let empty = operator.json("queue drain", &["house"]).await;
+    assert_eq!(empty["drained"], "house");
     let retried = operator.json("queue retry", &["7"]).await;
     assert_eq!(retried["replayed"], 1);
+    let busy = operator.run("queue drain", &["--timeout-secs", "0"]).await;
+    assert!(busy.refusal(1).contains("1 jobs are ready"));
     let again = operator.run("queue retry", &["7"]).await;
     assert!(again.refusal(1).contains("queue dead"));
 }

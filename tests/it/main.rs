@@ -26,6 +26,7 @@ mod contact_changes;
 mod contacts_api;
 mod delivery;
 mod docs_script;
+mod doctor;
 mod idempotency;
 mod imports;
 mod jobs_twice;
