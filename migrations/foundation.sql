@@ -67,6 +67,15 @@ language sql immutable strict parallel safe as $$
   select (4::bigint << 56) | ('x' || left(md5(actor || ' ' || key), 14))::bit(56)::bigint
 $$;
 
+-- Counts added up word by word; a word that comes to nothing is left out.
+create or replace function public.sum_counts(counts jsonb[]) returns jsonb
+language sql immutable parallel safe as $$
+  select coalesce(jsonb_object_agg(s.word, s.n), '{}')
+  from (select e.key as word, sum(e.value::bigint)::bigint as n
+        from unnest(counts) as p (c) cross join lateral jsonb_each_text(p.c) e
+        group by e.key having sum(e.value::bigint) <> 0) s
+$$;
+
 -- The last statement of every migration that makes a table: forced row-level security, the three policies and the
 -- grants, for each table of the current schema that has none yet. A grant that a table must not have is taken back
 -- by the migration itself, below this call.

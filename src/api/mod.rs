@@ -34,6 +34,7 @@ pub mod reply;
 pub mod routes;
 pub mod sessions;
 pub mod state;
+pub mod stats;
 pub mod suppressions;
 pub mod templates;
 
@@ -81,6 +82,8 @@ pub enum Tag {
     Campaigns,
     /// Single messages.
     Messages,
+    /// The numbers of the home page.
+    Stats,
     /// Addresses never to write to.
     Suppressions,
     /// Running the platform.
@@ -117,6 +120,7 @@ pub type Resources = (
     campaigns::pace::CampaignPaces,
     messages::Messages,
     suppressions::Suppressions,
+    stats::Stats,
     imports::Imports,
     ops::OpsResources,
 );
@@ -132,6 +136,7 @@ fn resources(state: &ApiState) -> Resources {
         campaigns::pace::CampaignPaces::new(state.clone()),
         messages::Messages::new(state.clone()),
         suppressions::Suppressions::new(state.clone()),
+        stats::Stats::new(state.clone()),
         imports::Imports::new(state.clone()),
         ops::resources(state),
     )

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::moves::Moves;
 use crate::domain::channel::Class;
-use crate::domain::counts::CountWord;
+use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::orders::SendMessage;
 use crate::domain::rate::{Bucket, Rule};
@@ -316,7 +316,7 @@ async fn send(tx: &mut SystemTx, picked: &[Picked]) -> StoreResult<()> {
         let (tenant_id, message_id) = (one.key.tenant_id, one.key.id);
         moves.shift(
             tenant_id,
-            one.campaign_id,
+            CountedIn::of(one.campaign_id, one.channel),
             CountWord::Queued,
             CountWord::Released,
             1,

@@ -9,7 +9,7 @@ use super::moves::Moves;
 use super::outcomes::{self, CALLBACK, Known};
 use crate::domain::attempt::CallOutcome;
 use crate::domain::channel::Channel;
-use crate::domain::counts::CountWord;
+use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::ids::{AttemptId, MessageKey};
 use crate::domain::message::Phase;
 use crate::domain::status::{End, Status};
@@ -58,8 +58,9 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
         let Some(now) = advance(&heard, reports) else {
             continue;
         };
+        let counted_in = CountedIn::of(heard.campaign_id, heard.channel);
         for (word, messages) in counted(heard.status, now.status) {
-            moves.add_word(heard.key.tenant_id, heard.campaign_id, word, messages);
+            moves.add_word(heard.key.tenant_id, counted_in, word, messages);
         }
         believed.push(now);
     }

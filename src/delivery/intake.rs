@@ -1,8 +1,8 @@
 //! The one door for messages: message, body, count, lane and wake commit together or not at all. Release makes the jobs.
 
+use super::moves::append_counted;
 use crate::domain::channel::Class;
-use crate::domain::counts::{CountDelta, CountWord};
-use crate::store::campaign_counts::append_deltas;
+use crate::domain::counts::{CountDelta, CountWord, CountedIn};
 use crate::store::lanes::{Wake, append_wakes, ensure_lane};
 use crate::store::messages::{BatchHead, Inserted, NewMessage, count_present, insert_messages};
 use crate::store::senders::Sender;
@@ -50,13 +50,12 @@ pub async fn accept_messages<K>(tx: &mut Tx<K>, commands: Commands<'_>) -> Store
     if added != asked && count_present(tx.conn(), &head, messages).await? != asked {
         return Err(StoreError::Moved { what: "message id" });
     }
-    if let Some(campaign_id) = head.campaign_id {
-        let mut delta = CountDelta::default();
-        delta
-            .add(CountWord::Queued, inserted.queued)
-            .add(CountWord::Deferred, inserted.deferred);
-        append_deltas(tx.conn(), &[(head.tenant_id, campaign_id, delta)]).await?;
-    }
+    let mut delta = CountDelta::default();
+    delta
+        .add(CountWord::Queued, inserted.queued)
+        .add(CountWord::Deferred, inserted.deferred);
+    let counted_in = CountedIn::of(head.campaign_id, head.channel);
+    append_counted(tx, [((head.tenant_id, counted_in), delta)]).await?;
     if let Some(first) = inserted.head {
         let wake = Wake {
             tenant_id: head.tenant_id,

@@ -1,21 +1,23 @@
-//! What one transaction moved, so that it can say so: a delta per campaign, a wake per lane that got messages back, and
+//! What one transaction moved, so that it can say so: a delta per campaign or
+//! channel, a wake per lane that got messages back, and
 //! an event for each decision that a person would ask about.
 
 use std::collections::BTreeMap;
 
-use crate::domain::counts::{CountDelta, CountWord};
-use crate::domain::ids::{CampaignId, LaneId, MessageId, TenantId};
+use crate::domain::counts::{CountDelta, CountWord, CountedIn};
+use crate::domain::ids::{LaneId, MessageId, TenantId};
 use crate::domain::message::{DropReason, Phase};
 use crate::store::campaign_counts::append_deltas;
 use crate::store::lanes::{Wake, append_wakes};
 use crate::store::message_events::{Event, EventKind, insert_events};
+use crate::store::message_hours::append_single_deltas;
 use crate::store::messages::Locked;
 use crate::store::{LANES, StoreResult, Tx};
 
 /// Collects the moves of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
-    deltas: BTreeMap<(TenantId, CampaignId), CountDelta>,
+    deltas: BTreeMap<(TenantId, CountedIn), CountDelta>,
     heads: BTreeMap<(TenantId, LaneId), MessageId>,
     events: Vec<Event>,
 }
@@ -27,7 +29,7 @@ impl Moves {
         let word = CountWord::of(to, drop_reason);
         self.shift(
             tenant_id,
-            message.campaign_id,
+            CountedIn::of(message.campaign_id, message.channel),
             CountWord::of(message.phase, message.drop_reason),
             word,
             1,
@@ -49,37 +51,33 @@ impl Moves {
         }
     }
 
-    /// Messages of one campaign went from one number to another.
+    /// Messages went from one number to another.
     pub(super) fn shift(
         &mut self,
         tenant_id: TenantId,
-        campaign_id: Option<CampaignId>,
+        counted_in: CountedIn,
         from: CountWord,
         to: CountWord,
         messages: i64,
     ) {
-        if let Some(campaign_id) = campaign_id {
-            self.deltas
-                .entry((tenant_id, campaign_id))
-                .or_default()
-                .shift(from, to, messages);
-        }
+        self.deltas
+            .entry((tenant_id, counted_in))
+            .or_default()
+            .shift(from, to, messages);
     }
 
-    /// One number of a campaign changes by itself.
+    /// One number changes by itself.
     pub(super) fn add_word(
         &mut self,
         tenant_id: TenantId,
-        campaign_id: Option<CampaignId>,
+        counted_in: CountedIn,
         word: CountWord,
         messages: i64,
     ) {
-        if let Some(campaign_id) = campaign_id {
-            self.deltas
-                .entry((tenant_id, campaign_id))
-                .or_default()
-                .add(word, messages);
-        }
+        self.deltas
+            .entry((tenant_id, counted_in))
+            .or_default()
+            .add(word, messages);
     }
 
     /// A lane got messages.
@@ -92,12 +90,7 @@ impl Moves {
 
     /// Appends what was collected, in the transaction that moved it.
     pub(super) async fn save<K>(self, tx: &mut Tx<K>) -> StoreResult<()> {
-        let deltas: Vec<(TenantId, CampaignId, CountDelta)> = self
-            .deltas
-            .into_iter()
-            .map(|((tenant_id, campaign_id), delta)| (tenant_id, campaign_id, delta))
-            .collect();
-        append_deltas(tx.conn(), &deltas).await?;
+        append_counted(tx, self.deltas).await?;
         insert_events(tx.conn(), &self.events).await?;
         let wakes: Vec<Wake> = self
             .heads
@@ -114,4 +107,20 @@ impl Moves {
         }
         Ok(())
     }
+}
+
+/// Writes deltas where they are counted.
+pub(super) async fn append_counted<K>(
+    tx: &mut Tx<K>,
+    deltas: impl IntoIterator<Item = ((TenantId, CountedIn), CountDelta)>,
+) -> StoreResult<()> {
+    let (mut campaigns, mut singles) = (Vec::new(), Vec::new());
+    for ((tenant_id, counted_in), delta) in deltas {
+        match counted_in {
+            CountedIn::Campaign(id) => campaigns.push((tenant_id, id, delta)),
+            CountedIn::Single(channel) => singles.push((tenant_id, channel, delta)),
+        }
+    }
+    append_deltas(tx.conn(), &campaigns).await?;
+    append_single_deltas(tx.conn(), &singles).await
 }

@@ -14,7 +14,7 @@ use super::deal::Dealer;
 use super::incarnation::Myself;
 use super::moves::Moves;
 use crate::clock::Clock;
-use crate::domain::counts::CountWord;
+use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
 use crate::store::release::{self, Moved};
 use crate::store::{Db, StoreResult, incarnations};
@@ -196,7 +196,7 @@ fn note(moves: &mut Moves, groups: &[Moved], from: CountWord) {
     for group in groups {
         moves.shift(
             group.tenant_id,
-            group.campaign_id,
+            CountedIn::of(group.campaign_id, group.channel),
             from,
             CountWord::Queued,
             group.messages,

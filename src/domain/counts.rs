@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::channel::text_enum;
+use super::channel::{Channel, text_enum};
+use super::ids::CampaignId;
 use super::message::{DropReason, Phase};
 
 text_enum! {
@@ -120,6 +121,22 @@ impl CountWord {
             | Self::SkippedInvalid => Place::Skipped,
             Self::Delivered | Self::Read | Self::Failed => Place::Part,
         }
+    }
+}
+
+/// Whose counts a message is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CountedIn {
+    /// Its campaign's.
+    Campaign(CampaignId),
+    /// Those of the tenant's single messages on a channel.
+    Single(Channel),
+}
+
+impl CountedIn {
+    /// Where a message counts.
+    pub fn of(campaign_id: Option<CampaignId>, channel: Channel) -> Self {
+        campaign_id.map_or(Self::Single(channel), Self::Campaign)
     }
 }
 

@@ -7,10 +7,13 @@ use crate::domain::campaign::CampaignStatus;
 use crate::domain::ids::{CampaignId, TenantId};
 use crate::domain::orders::FoldCampaignDeltas;
 use crate::store::campaign_counts::{fold_deltas, list_snapshots};
+use crate::store::message_hours::fold_single_deltas;
 use crate::store::{Db, StoreResult, campaigns};
 
 /// Campaigns of one transaction.
 const CAMPAIGNS_MAX: i64 = 200;
+/// Deltas of single messages in one transaction.
+const DELTAS_MAX: i64 = 5_000;
 
 impl Job for FoldCampaignDeltas {
     async fn run(self, context: &JobContext, _run: Run) -> Outcome {
@@ -27,6 +30,14 @@ async fn fold_and_complete(db: &Db) -> StoreResult<()> {
         let folded = fold_deltas(&mut tx, CAMPAIGNS_MAX).await?;
         tx.commit().await?;
         if folded.len() < CAMPAIGNS_MAX as usize {
+            break;
+        }
+    }
+    loop {
+        let mut tx = db.system().begin().await?;
+        let folded = fold_single_deltas(&mut tx, DELTAS_MAX).await?;
+        tx.commit().await?;
+        if folded < DELTAS_MAX {
             break;
         }
     }

@@ -9,7 +9,7 @@ use crate::domain::channel::Provider;
 use crate::domain::holds::Holds;
 use crate::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, MessageKey, TenantId};
 
-/// What `begin_attempts` said of one message.
+/// What `begin_attempts_2` said of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Judged {
     /// Which message.
@@ -34,7 +34,7 @@ pub async fn begin_attempts(
     let rows = query!(
         r#"
         SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", attempt_no, result AS "result!"
-        FROM begin_attempts($1, $2, $3, $4, $5, $6, $7)
+        FROM begin_attempts_2($1, $2, $3, $4, $5, $6, $7)
         "#,
         incarnation.0,
         &tenant_ids,

@@ -162,7 +162,7 @@ pub async fn list_snapshots(
     rows.into_iter().map(CountSnapshot::try_from).collect()
 }
 
-/// Adds open deltas to the totals of up to `campaigns_max` campaigns.
+/// Adds open deltas to the totals of up to `campaigns_max` campaigns, and to the tenant's hours.
 ///
 /// Returns the campaigns folded. One that another fold holds is left to it. Running it twice is harmless: a delta is
 /// deleted by the statement that adds it.
@@ -185,6 +185,25 @@ pub async fn fold_deltas(
             SELECT g.tenant_id, g.campaign_id, count(*) AS deltas, array_agg(g.counts) AS counts
             FROM gone g
             GROUP BY g.tenant_id, g.campaign_id
+        ), by_channel AS MATERIALIZED (
+            SELECT g.tenant_id, c.channel, count(*) AS deltas, sum_counts(array_agg(g.counts)) AS counts
+            FROM gone g
+            JOIN campaigns c ON c.tenant_id = g.tenant_id AND c.id = g.campaign_id
+            GROUP BY g.tenant_id, c.channel
+        ), hours AS (
+            INSERT INTO message_hours AS h (tenant_id, hour, channel, counts)
+            SELECT b.tenant_id, date_trunc('hour', app_now()), b.channel, b.counts
+            FROM by_channel b
+            ORDER BY b.tenant_id, b.channel
+            ON CONFLICT (tenant_id, hour, channel) DO UPDATE
+            SET counts = sum_counts(ARRAY[h.counts, excluded.counts])
+        ), channel_totals AS (
+            INSERT INTO message_totals AS t (tenant_id, channel, counts, version)
+            SELECT b.tenant_id, b.channel, b.counts, b.deltas
+            FROM by_channel b
+            ORDER BY b.tenant_id, b.channel
+            ON CONFLICT (tenant_id, channel) DO UPDATE
+            SET counts = sum_counts(ARRAY[t.counts, excluded.counts]), version = t.version + excluded.version
         )
         UPDATE campaign_totals t
         SET counts = w.counts,

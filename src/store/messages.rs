@@ -269,6 +269,8 @@ pub struct Locked {
     pub lane_id: LaneId,
     /// Its campaign.
     pub campaign_id: Option<CampaignId>,
+    /// Its channel.
+    pub channel: Channel,
     /// Its newest attempt; 0 when there was none.
     pub attempt_no: i16,
 }
@@ -280,6 +282,7 @@ struct LockedRow {
     drop_reason: Option<String>,
     lane_id: i64,
     campaign_id: Option<Uuid>,
+    channel: String,
     attempt_no: i16,
 }
 
@@ -296,6 +299,7 @@ impl TryFrom<LockedRow> for Locked {
             drop_reason: row.drop_reason.map(|word| word.parse()).transpose()?,
             lane_id: LaneId(row.lane_id),
             campaign_id: row.campaign_id.map(CampaignId),
+            channel: row.channel.parse()?,
             attempt_no: row.attempt_no,
         })
     }
@@ -308,7 +312,7 @@ pub async fn lock_messages<K>(tx: &mut Tx<K>, keys: &[MessageKey]) -> StoreResul
     query_as!(
         LockedRow,
         r#"
-        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.attempt_no
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ORDER BY m.tenant_id, m.id
@@ -335,7 +339,7 @@ pub async fn lock_waiting(
     query_as!(
         LockedRow,
         r#"
-        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.attempt_no
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no
         FROM messages m
         WHERE m.tenant_id = $1 AND m.contact_id = ANY($2) AND m.phase = ANY($3)
           AND ($4::text IS NULL OR m.channel = $4 AND m.dest_mac = $5)

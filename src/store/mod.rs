@@ -27,6 +27,7 @@ pub mod lanes;
 pub mod lists;
 pub mod mappings;
 pub mod message_events;
+pub mod message_hours;
 pub mod message_views;
 pub mod messages;
 pub mod migrate;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::interval;
 use super::lanes::Wake;
 use super::{StoreError, StoreResult, SystemTx};
-use crate::domain::channel::Class;
+use crate::domain::channel::{Channel, Class};
 use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
 use crate::domain::rate::LanePace;
 use crate::domain::release::Grant;
@@ -86,6 +86,8 @@ pub struct Moved {
     pub lane_id: LaneId,
     /// Their campaign.
     pub campaign_id: Option<CampaignId>,
+    /// Their channel.
+    pub channel: Channel,
     /// How many.
     pub messages: i64,
     /// The lowest id among them.
@@ -107,19 +109,23 @@ struct MovedRow {
     tenant_id: Uuid,
     lane_id: i64,
     campaign_id: Option<Uuid>,
+    channel: String,
     messages: i64,
     head: Uuid,
 }
 
-impl From<MovedRow> for Moved {
-    fn from(row: MovedRow) -> Self {
-        Self {
+impl TryFrom<MovedRow> for Moved {
+    type Error = StoreError;
+
+    fn try_from(row: MovedRow) -> StoreResult<Self> {
+        Ok(Self {
             tenant_id: TenantId(row.tenant_id),
             lane_id: LaneId(row.lane_id),
             campaign_id: row.campaign_id.map(CampaignId),
+            channel: row.channel.parse()?,
             messages: row.messages,
             head: MessageId(row.head),
-        }
+        })
     }
 }
 
@@ -145,18 +151,18 @@ pub async fn promote_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<Moved
             SET phase = 0, phase_at = app_now()
             FROM locked k
             WHERE m.tenant_id = k.tenant_id AND m.id = k.id
-            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id
+            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel
         )
-        SELECT tenant_id AS "tenant_id!", lane_id AS "lane_id!", campaign_id, count(*) AS "messages!",
+        SELECT tenant_id AS "tenant_id!", lane_id AS "lane_id!", campaign_id, channel AS "channel!", count(*) AS "messages!",
                (array_agg(id ORDER BY id))[1] AS "head!"
         FROM moved
-        GROUP BY tenant_id, lane_id, campaign_id
+        GROUP BY tenant_id, lane_id, campaign_id, channel
         "#,
         limit,
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(Moved::from).collect())
+    rows.into_iter().map(Moved::try_from).collect()
 }
 
 /// Puts released messages back whose slot is over: their job was lost with its worker. At most `limit`.
@@ -185,19 +191,19 @@ pub async fn return_expired_slots(
             SET phase = 0, phase_at = app_now()
             FROM locked k
             WHERE m.tenant_id = k.tenant_id AND m.id = k.id
-            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id
+            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel
         )
-        SELECT tenant_id AS "tenant_id!", lane_id AS "lane_id!", campaign_id, count(*) AS "messages!",
+        SELECT tenant_id AS "tenant_id!", lane_id AS "lane_id!", campaign_id, channel AS "channel!", count(*) AS "messages!",
                (array_agg(id ORDER BY id))[1] AS "head!"
         FROM moved
-        GROUP BY tenant_id, lane_id, campaign_id
+        GROUP BY tenant_id, lane_id, campaign_id, channel
         "#,
         interval(slot),
         limit,
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(Moved::from).collect())
+    rows.into_iter().map(Moved::try_from).collect()
 }
 
 /// Eats wakes, at most `limit`: their lanes and their tenants' turns are active, and due in the tick of `now`.
@@ -400,6 +406,8 @@ pub struct Picked {
     pub lane_id: LaneId,
     /// Its campaign.
     pub campaign_id: Option<CampaignId>,
+    /// Its channel.
+    pub channel: Channel,
     /// What it costs.
     pub cost: i16,
 }
@@ -440,7 +448,7 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant]) -> StoreResult<Vec<Picked
         SET phase = 1, phase_at = app_now()
         FROM picked p
         WHERE m.tenant_id = p.tenant_id AND m.id = p.id
-        RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.cost
+        RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost
         "#,
         &tenant_ids,
         &lane_ids,
@@ -448,18 +456,20 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant]) -> StoreResult<Vec<Picked
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Picked {
-            key: MessageKey {
-                tenant_id: TenantId(row.tenant_id),
-                id: MessageId(row.id),
-            },
-            lane_id: LaneId(row.lane_id),
-            campaign_id: row.campaign_id.map(CampaignId),
-            cost: row.cost,
+    rows.into_iter()
+        .map(|row| {
+            Ok(Picked {
+                key: MessageKey {
+                    tenant_id: TenantId(row.tenant_id),
+                    id: MessageId(row.id),
+                },
+                lane_id: LaneId(row.lane_id),
+                campaign_id: row.campaign_id.map(CampaignId),
+                channel: row.channel.parse()?,
+                cost: row.cost,
+            })
         })
-        .collect())
+        .collect::<Result<_, StoreError>>()
 }
 
 /// A lane that was looked at, and when to look at it next.

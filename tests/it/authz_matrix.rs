@@ -147,6 +147,7 @@ fn contacts() -> Vec<Row> {
             Needs(WriteContacts),
             Json(json!({"channel": "sms", "address": "+13054048481"})),
         ),
+        ("get_stats", Needs(ReadMessages), Nothing),
         ("list_suppressions", Needs(ReadContacts), Nothing),
         ("delete_suppression", Needs(LiftSuppressions), Nothing),
     ]

@@ -50,6 +50,7 @@ mod schedules;
 mod sessions;
 mod settings;
 mod startup;
+mod stats_api;
 mod templates_api;
 mod up;
 mod whole_way;

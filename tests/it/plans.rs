@@ -355,7 +355,7 @@ const BEGIN_TYPES: &str =
 /// Its statements that read messages, as plain ones.
 async fn statements_of_begin(conn: &mut PgConnection) -> Vec<String> {
     let row = conn
-        .fetch_one("SELECT prosrc FROM pg_proc WHERE proname = 'begin_attempts'")
+        .fetch_one("SELECT prosrc FROM pg_proc WHERE proname = 'begin_attempts_2'")
         .await
         .unwrap();
     let body: String = row.get(0);

@@ -147,7 +147,7 @@ async fn a_pause_waits_for_a_begin_that_is_under_way() {
     row_lock.execute(AssertSqlSafe(held)).await.unwrap();
     let tenant_id = world.tenant_id;
     let begin = format!(
-        "SELECT result FROM begin_attempts(1, ARRAY['{tenant_id}', '{tenant_id}']::uuid[],
+        "SELECT result FROM begin_attempts_2(1, ARRAY['{tenant_id}', '{tenant_id}']::uuid[],
              ARRAY['{first}', '{second}']::uuid[], ARRAY[gen_random_uuid(), gen_random_uuid()])"
     );
     let mut other = world.session().await;
