@@ -262,7 +262,7 @@ impl Invitations {
         &self,
         facts: Facts,
         body: Body<Acceptance>,
-    ) -> ApiResult<Created<Accepted>> {
+    ) -> ApiResult<Json<Accepted>> {
         let answer = &body.0;
         let mut tx = self.state.db.control_system().begin().await?;
         let found = load_open(&mut tx, &answer.token).await?;
@@ -286,7 +286,8 @@ impl Invitations {
             email: found.invitation.email,
             role,
         };
-        change.commit(entry, Created(accepted)).await
+        change.finish(entry).await?;
+        Ok(Json(accepted))
     }
 }
 

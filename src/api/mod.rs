@@ -3,7 +3,10 @@
 //! Each resource is one file. What they share: [`auth`] says who asks, [`body`] reads JSON, [`page`] pages lists,
 //! [`problem`] is the one place where an error becomes HTTP, and the [`gate`] is what every request passes.
 
+pub mod admin_demo_tenants;
+pub mod admin_tenants;
 pub mod audience;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod campaigns;
@@ -37,6 +40,7 @@ pub mod state;
 pub mod stats;
 pub mod suppressions;
 pub mod templates;
+pub mod tenant;
 
 use std::io;
 use std::sync::Arc;
@@ -68,6 +72,8 @@ pub enum Tag {
     Me,
     /// People of the tenant, and those who are invited.
     Members,
+    /// The tenant: its settings, and what was changed in it.
+    Tenant,
     /// Keys of the tenant's programs.
     Keys,
     /// People the tenant writes to.
@@ -88,6 +94,8 @@ pub enum Tag {
     Suppressions,
     /// Running the platform.
     Ops,
+    /// The platform's tenants.
+    Admin,
 }
 
 /// Who gets in, and as what.
@@ -97,6 +105,11 @@ pub type People = (
     members::Members,
     invitations::Invitations,
     keys::Keys,
+    tenant::Tenants,
+    audit::Audit,
+    admin_tenants::AdminTenants,
+    admin_demo_tenants::AdminDemoTenants,
+    audit::AdminAudit,
 );
 
 fn people(state: &ApiState) -> People {
@@ -106,6 +119,11 @@ fn people(state: &ApiState) -> People {
         members::Members::new(state.clone()),
         invitations::Invitations::new(state.clone()),
         keys::Keys::new(state.clone()),
+        tenant::Tenants::new(state.clone()),
+        audit::Audit::new(state.clone()),
+        admin_tenants::AdminTenants::new(state.clone()),
+        admin_demo_tenants::AdminDemoTenants::new(state.clone()),
+        audit::AdminAudit::new(state.clone()),
     )
 }
 

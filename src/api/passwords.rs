@@ -1,13 +1,13 @@
 //! Passwords, computed two at a time: each takes a core and 19 MiB, and whoever floods the sign-in takes no more.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
 use super::problem::{ApiError, ApiResult};
-use crate::crypto::password;
+use crate::crypto::password::{self, Workspace};
 
 /// Computed at one time.
 const HASHES_MAX: usize = 2;
@@ -23,6 +23,8 @@ const RETRY_SECS: u64 = 5;
 pub struct Passwords {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// As many as were ever in use at one time.
+    spare: Arc<Mutex<Vec<Workspace>>>,
 }
 
 impl Default for Passwords {
@@ -30,6 +32,7 @@ impl Default for Passwords {
         Self {
             running: Arc::new(Semaphore::new(HASHES_MAX)),
             waiting: Arc::new(Semaphore::new(HASHES_MAX + WAITING_MAX)),
+            spare: Arc::default(),
         }
     }
 }
@@ -40,7 +43,7 @@ impl Passwords {
     /// # Errors
     /// 503 when too many wait already.
     pub async fn verify(&self, stored: Option<String>, given: SecretString) -> ApiResult<bool> {
-        self.run(move || password::verify_password(stored.as_deref(), &given))
+        self.run(move |workspace| password::verify_password(workspace, stored.as_deref(), &given))
             .await
     }
 
@@ -49,13 +52,13 @@ impl Passwords {
     /// # Errors
     /// As [`Passwords::verify`].
     pub async fn hash(&self, given: SecretString) -> ApiResult<String> {
-        let hashed = self.run(move || password::hash_password(&given)).await?;
+        let hashed = self.run(move |_| password::hash_password(&given)).await?;
         hashed.map_err(ApiError::internal)
     }
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&mut Workspace) -> T + Send + 'static,
     ) -> ApiResult<T> {
         let Ok(_place) = self.waiting.try_acquire() else {
             return Err(ApiError::unavailable(RETRY_SECS));
@@ -65,8 +68,12 @@ impl Passwords {
             return Err(ApiError::unavailable(RETRY_SECS));
         };
         // The work goes on when whoever asked for it hangs up, and so must its turn.
+        let spare = self.spare.clone();
         let worked = tokio::task::spawn_blocking(move || {
-            let done = work();
+            let kept = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut workspace = kept().pop().unwrap_or_default();
+            let done = work(&mut workspace);
+            kept().push(workspace);
             drop(turn);
             done
         });
@@ -89,7 +96,7 @@ mod tests {
         let mut asked = tokio::task::JoinSet::new();
         for number in 0..40 {
             let (passwords, running, most) = (passwords.clone(), running.clone(), most.clone());
-            let work = move || {
+            let work = move |_: &mut Workspace| {
                 let now = running.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
                 std::thread::yield_now();
@@ -116,13 +123,13 @@ mod tests {
             let (gate, closed) = mpsc::channel::<()>();
             gates.push(gate);
             let passwords = passwords.clone();
-            asked.spawn(async move { passwords.run(move || closed.recv().is_ok()).await });
+            asked.spawn(async move { passwords.run(move |_| closed.recv().is_ok()).await });
         }
         while passwords.waiting.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
 
-        let refused = passwords.run(|| ()).await.unwrap_err();
+        let refused = passwords.run(|_| ()).await.unwrap_err();
 
         assert_eq!(refused.problem(), ProblemType::Unavailable);
         drop(gates);

@@ -89,6 +89,10 @@ problem_types! {
     InvitationEnded = 409 "invitation-ended" "The invitation has ended",
     /// A tenant keeps one owner at least.
     LastOwner = 409 "last-owner" "The last owner cannot go",
+    /// Only an active tenant can be stopped.
+    TenantNotActive = 409 "tenant-not-active" "The tenant is not active",
+    /// Only a suspended tenant can be resumed.
+    TenantNotSuspended = 409 "tenant-not-suspended" "The tenant is not suspended",
     /// The campaign was sent before.
     CampaignAlreadySent = 409 "campaign-already-sent" "The campaign was sent before",
     /// Only a campaign that is sending can be paused.

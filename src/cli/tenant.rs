@@ -8,11 +8,16 @@ use uuid::Uuid;
 use super::installation::Installation;
 use super::output::print;
 use crate::config::Config;
+use crate::delivery::tenants::follow_directory;
 use crate::dev::demo::ensure_demo_tenant;
+use crate::domain::audit::AuditEntry;
 use crate::domain::ids::TenantId;
 use crate::domain::phone::Country;
-use crate::store::control::directory;
-use crate::store::{Db, tenants};
+use crate::domain::tenant::is_slug;
+use crate::store::Db;
+use crate::store::audit::Origin;
+use crate::store::control::audit::insert_entry;
+use crate::store::control::directory::{self, Beginning};
 
 /// Tenants.
 #[derive(Debug, Subcommand)]
@@ -47,9 +52,7 @@ pub(super) struct Create {
 }
 
 fn slug(text: &str) -> Result<String, String> {
-    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let starts_well = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if starts_well && text.len() <= 63 && text.chars().all(is_word) {
+    if is_slug(text) {
         Ok(text.to_owned())
     } else {
         Err("a slug has small letters, digits and hyphens, at most 63".into())
@@ -87,6 +90,11 @@ impl TenantCommand {
             Self::Demo(named) => {
                 let slug = named.free_slug(&installation).await?;
                 let id = ensure_demo_tenant(&installation.db, &named.name, &slug).await?;
+                let entry = AuditEntry::new("create_demo_tenant", "tenant", &id)
+                    .after(json!({ "name": named.name, "slug": slug, "is_demo": true }));
+                let mut tx = installation.db.control_system().begin().await?;
+                insert_entry(&mut tx, None, &Origin::COMMAND_LINE, &entry).await?;
+                tx.commit().await?;
                 (named, id, slug)
             }
             Self::Create(create) => {
@@ -112,26 +120,24 @@ impl Create {
     /// `control` first, then the cell.
     async fn run(&self, db: &Db, slug: &str) -> anyhow::Result<TenantId> {
         let (id, name) = (TenantId(Uuid::now_v7()), self.named.name.as_str());
-        let mut tx = db.control_system().begin().await?;
         let tenant = directory::NewTenant {
             id,
             name,
             slug,
             is_demo: false,
+            beginning: Beginning {
+                default_country: self.country.to_string(),
+                is_consent_attested: self.attests_consent,
+                ..Beginning::default()
+            },
         };
+        let mut tx = db.control_system().begin().await?;
         directory::insert_tenant(&mut tx, &tenant).await?;
+        let entry = AuditEntry::new("create_tenant", "tenant", &id)
+            .after(json!({ "name": name, "slug": slug, "is_demo": false }));
+        insert_entry(&mut tx, None, &Origin::COMMAND_LINE, &entry).await?;
         tx.commit().await?;
-
-        let mut tx = db.cell(id).begin().await?;
-        let tenant = tenants::NewTenant {
-            id,
-            name,
-            default_country: &self.country.to_string(),
-            is_demo: false,
-            is_consent_attested: self.attests_consent,
-        };
-        tenants::insert_tenant(&mut tx, &tenant).await?;
-        tx.commit().await?;
+        follow_directory(db, id).await?;
         Ok(id)
     }
 }

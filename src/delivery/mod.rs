@@ -22,6 +22,7 @@ mod outcomes;
 pub mod release;
 pub mod resolve;
 pub mod single;
+pub mod tenants;
 
 use std::sync::Arc;
 

@@ -48,6 +48,12 @@ text_enum! {
         ReadMembers = "read_members",
         /// Invite and remove members, and change their roles.
         ManageMembers = "manage_members",
+        /// See the tenant's settings.
+        ReadTenant = "read_tenant",
+        /// Change the tenant's name and settings.
+        ManageTenant = "manage_tenant",
+        /// See who changed what.
+        ReadAudit = "read_audit",
     }
 }
 
@@ -67,6 +73,9 @@ pub const LOWEST_ROLES: &[(Permission, Role)] = &[
     (Permission::ManageKeys, Role::Admin),
     (Permission::ReadMembers, Role::Viewer),
     (Permission::ManageMembers, Role::Admin),
+    (Permission::ReadTenant, Role::Viewer),
+    (Permission::ManageTenant, Role::Admin),
+    (Permission::ReadAudit, Role::Admin),
 ];
 
 /// A person or a program.

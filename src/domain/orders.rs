@@ -67,6 +67,17 @@ pub struct DemoAdvanceStatus {}
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ResolveDoubt {}
 
+/// Let the cell follow what the directory says of tenants.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SyncTenants {}
+
+/// Delete what a demo tenant has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClearTenant {
+    /// Which tenant.
+    pub tenant_id: TenantId,
+}
+
 macro_rules! names {
     ($($order:ident = $name:literal),+ $(,)?) => {
         $(impl $order {
@@ -89,5 +100,7 @@ names! {
     MaintainPartitions = "maintain-partitions",
     PruneHistory = "prune-history",
     DemoAdvanceStatus = "demo-advance-status",
+    SyncTenants = "sync-tenants",
+    ClearTenant = "clear-tenant",
     ResolveDoubt = "resolve-doubt",
 }

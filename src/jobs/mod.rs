@@ -4,6 +4,7 @@
 //! [`registry`]; the machinery is [`queue`].
 
 pub mod cancel_campaign;
+pub mod clear_tenant;
 pub mod demo_advance_status;
 pub mod expand_campaign;
 pub mod fold_campaign_deltas;
@@ -15,6 +16,7 @@ pub mod registry;
 pub mod resolve_doubt;
 pub mod send_message;
 pub mod start_due_campaigns;
+pub mod sync_tenants;
 pub mod worker;
 
 use std::future::Future;

@@ -10,8 +10,9 @@ use super::queue::{
 };
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
-    CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
-    MaintainPartitions, PruneHistory, ResolveDoubt, SendMessage, StartDueCampaigns,
+    CancelCampaign, ClearTenant, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas,
+    ImportContacts, MaintainPartitions, PruneHistory, ResolveDoubt, SendMessage, StartDueCampaigns,
+    SyncTenants,
 };
 use crate::store::Tx;
 
@@ -114,6 +115,11 @@ orders! {
     // Each account has its share of time for look-ups, all accounts at once; a round that began is ended.
     ResolveDoubt { queue: HOUSE, timeout_secs: 330, tries: 3, lane: |_| None,
         unique: |_| Some(ResolveDoubt::NAME.into()) },
+    SyncTenants { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
+        unique: |_| Some(SyncTenants::NAME.into()) },
+    // A run ends itself after 20 seconds and comes again.
+    ClearTenant { queue: HOUSE, timeout_secs: 60, tries: 12, lane: |_| None,
+        unique: |o| Some(format!("clear:{}", o.tenant_id)) },
 }
 
 fn with<J: Job>(handlers: Handlers, timeout: Duration, context: JobContext) -> Handlers {
@@ -176,6 +182,8 @@ mod tests {
             (MaintainPartitions::KIND, MaintainPartitions::QUEUE),
             (PruneHistory::KIND, PruneHistory::QUEUE),
             (DemoAdvanceStatus::KIND, DemoAdvanceStatus::QUEUE),
+            (SyncTenants::KIND, SyncTenants::QUEUE),
+            (ClearTenant::KIND, ClearTenant::QUEUE),
             (ResolveDoubt::KIND, ResolveDoubt::QUEUE),
         ];
         for name in NAMES {

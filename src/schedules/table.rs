@@ -2,7 +2,7 @@
 
 use crate::domain::orders::{
     DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions, PruneHistory, ResolveDoubt,
-    StartDueCampaigns,
+    StartDueCampaigns, SyncTenants,
 };
 use crate::jobs::queue::{NewJob, Payload};
 use crate::store::schedules::NewSchedule;
@@ -34,6 +34,7 @@ pub const SCHEDULES: &[Schedule] = &[
     schedule::<DemoAdvanceStatus>("demo-advance", "*/5 * * * * *"),
     schedule::<StartDueCampaigns>("start-due", "*/5 * * * * *"),
     schedule::<ResolveDoubt>("resolve-doubt", "*/5 * * * * *"),
+    schedule::<SyncTenants>("sync-tenants", "*/10 * * * * *"),
     schedule::<MaintainPartitions>("partitions", "0 0 * * * *"),
     // Not at the full hour, when others are busy.
     schedule::<PruneHistory>("prune", "0 20 * * * *"),

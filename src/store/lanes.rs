@@ -80,6 +80,22 @@ pub async fn append_wakes(conn: &mut PgConnection, wakes: &[Wake]) -> StoreResul
     Ok(())
 }
 
+/// Appends a wake for every lane of a tenant, in the transaction that lets it go on: the leader switched them off.
+pub async fn wake_tenant(conn: &mut PgConnection, tenant_id: TenantId) -> StoreResult<()> {
+    query!(
+        r#"
+        INSERT INTO lane_wakes (tenant_id, lane_id, head_id)
+        SELECT l.tenant_id, l.id, l.head
+        FROM lanes l
+        WHERE l.tenant_id = $1
+        "#,
+        tenant_id.0,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Appends a wake for every lane of a campaign, in the transaction that lets it go on: the leader switches the lanes of a
 /// paused campaign off.
 pub async fn wake_campaign(

@@ -1,24 +1,11 @@
 //! The cell's own row of a tenant.
 
-use sqlx::{query, query_as};
+use serde_json::Value;
+use sqlx::{query, query_as, query_scalar};
 
-use super::{StoreError, StoreResult, TenantTx};
+use super::control::directory::DirectoryEntry;
+use super::{StoreError, StoreResult, SystemTx, TenantTx, affected};
 use crate::domain::ids::TenantId;
-
-/// A tenant that begins in this cell.
-#[derive(Debug, Clone)]
-pub struct NewTenant<'a> {
-    /// Its id, the same as in the directory.
-    pub id: TenantId,
-    /// What people call it.
-    pub name: &'a str,
-    /// Two letters; national numbers in imports are read as this country's.
-    pub default_country: &'a str,
-    /// Whether its messages are simulated.
-    pub is_demo: bool,
-    /// Whether bulk messages rest on the tenant's attestation of consent.
-    pub is_consent_attested: bool,
-}
 
 /// What the cell knows of a tenant.
 #[derive(Debug, Clone)]
@@ -31,32 +18,10 @@ pub struct TenantRow {
     pub timezone: String,
     /// Whether bulk needs consent per person, by the stored word.
     pub consent_policy: String,
+    /// When it sends, where that is less than the law allows.
+    pub sending_window: Option<Value>,
     /// Whether its messages are simulated.
     pub is_demo: bool,
-}
-
-/// Adds a tenant to the cell. One that is there already stays as it is: this is the second half of making a
-/// tenant, and may run again.
-pub async fn insert_tenant(tx: &mut TenantTx, tenant: &NewTenant<'_>) -> StoreResult<()> {
-    query!(
-        r#"
-        INSERT INTO tenants (id, name, default_country, is_demo, demo_created_at, consent_policy)
-        VALUES ($1, $2, $3, $4, CASE WHEN $4 THEN app_now() END, $5)
-        ON CONFLICT (id) DO NOTHING
-        "#,
-        tenant.id.0,
-        tenant.name,
-        tenant.default_country,
-        tenant.is_demo,
-        if tenant.is_consent_attested {
-            "attested"
-        } else {
-            "required"
-        },
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
 }
 
 /// The tenant of this transaction.
@@ -64,7 +29,7 @@ pub async fn load_tenant(tx: &mut TenantTx, id: TenantId) -> StoreResult<TenantR
     query_as!(
         TenantRow,
         r#"
-        SELECT name, default_country, timezone, consent_policy, is_demo
+        SELECT name, default_country, timezone, consent_policy, sending_window, is_demo
         FROM tenants
         WHERE id = $1
         "#,
@@ -73,4 +38,157 @@ pub async fn load_tenant(tx: &mut TenantTx, id: TenantId) -> StoreResult<TenantR
     .fetch_optional(tx.conn())
     .await?
     .ok_or(StoreError::NotFound { what: "tenant" })
+}
+
+/// The same, held until the transaction ends.
+pub async fn load_for_update(tx: &mut TenantTx, id: TenantId) -> StoreResult<TenantRow> {
+    query_as!(
+        TenantRow,
+        r#"
+        SELECT name, default_country, timezone, consent_policy, sending_window, is_demo
+        FROM tenants
+        WHERE id = $1
+        FOR UPDATE
+        "#,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: "tenant" })
+}
+
+/// Replaces what is the tenant's own to decide; the name follows the directory.
+pub async fn save_settings(tx: &mut TenantTx, id: TenantId, row: &TenantRow) -> StoreResult<()> {
+    let done = query!(
+        r#"
+        UPDATE tenants
+        SET default_country = $2, timezone = $3, consent_policy = $4, sending_window = $5, updated_at = app_now()
+        WHERE id = $1
+        "#,
+        id.0,
+        row.default_country,
+        row.timezone,
+        row.consent_policy,
+        row.sending_window,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, "tenant")
+}
+
+/// Waits for the begins of a tenant's campaigns that are under way, and lets none follow until this transaction ends.
+pub async fn lock_out_begins(tx: &mut SystemTx, id: TenantId) -> StoreResult<()> {
+    query!(
+        r#"
+        SELECT pg_advisory_xact_lock(s.key)
+        FROM (
+            SELECT campaign_lock_key(id) AS key
+            FROM campaigns
+            WHERE tenant_id = $1 AND status = 'sending'
+            -- As begin takes them.
+            ORDER BY 1
+        ) s
+        "#,
+        id.0
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Makes the tenant's row as the directory says, unless it follows a newer version already. Says whether it changed.
+///
+/// A tenant that is closed is not made again: its row may have been deleted.
+pub async fn follow(tx: &mut SystemTx, entry: &DirectoryEntry) -> StoreResult<bool> {
+    let done = query!(
+        r#"
+        UPDATE tenants
+        SET name = $2, status = $3, directory_version = $4, updated_at = app_now()
+        WHERE id = $1 AND directory_version < $4
+        "#,
+        entry.id.0,
+        entry.name,
+        entry.status.as_str(),
+        entry.version,
+    )
+    .execute(tx.conn())
+    .await?;
+    if done.rows_affected() > 0 {
+        return Ok(true);
+    }
+    let beginning = &entry.beginning;
+    let done = query!(
+        r#"
+        INSERT INTO tenants (id, name, status, directory_version, is_demo, demo_created_at, default_country, timezone,
+                             consent_policy)
+        SELECT $1, $2, $3, $4, $5, CASE WHEN $5 THEN app_now() END, $6, $7, CASE WHEN $8 THEN 'attested' ELSE 'required' END
+        WHERE $3 <> 'closed'
+        ON CONFLICT (id) DO NOTHING
+        "#,
+        entry.id.0,
+        entry.name,
+        entry.status.as_str(),
+        entry.version,
+        entry.is_demo,
+        beginning.default_country,
+        beginning.timezone,
+        beginning.is_consent_attested,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Whether calls of a tenant are under way.
+pub async fn has_live_calls(tx: &mut SystemTx, id: TenantId) -> StoreResult<bool> {
+    let has_calls = query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM live_calls WHERE tenant_id = $1) AS "has_calls!""#,
+        id.0
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(has_calls)
+}
+
+/// Deletes up to `limit` rows of a demo tenant at rest, but of the tables in `kept`; 0 when none is left.
+pub async fn delete_rows(
+    tx: &mut SystemTx,
+    id: TenantId,
+    kept: &[&str],
+    limit: i64,
+) -> StoreResult<i64> {
+    let deleted = query_scalar!(
+        r#"SELECT clear_tenant($1, $2::text[], $3) AS "deleted!""#,
+        id.0,
+        kept as &[&str],
+        limit,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(deleted)
+}
+
+/// Forgets a tenant of which nothing else is left, and the account it was simulated by.
+pub async fn delete_tenant(tx: &mut SystemTx, id: TenantId, account_ref: &str) -> StoreResult<()> {
+    query!("DELETE FROM tenants WHERE id = $1 AND is_demo", id.0)
+        .execute(tx.conn())
+        .await?;
+    query!(
+        "DELETE FROM provider_accounts WHERE account_ref = $1 AND provider = 'demo'",
+        account_ref
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Whether the cell knows the tenant.
+pub async fn is_known(tx: &mut SystemTx, id: TenantId) -> StoreResult<bool> {
+    let is_known = query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM tenants WHERE id = $1) AS "is_known!""#,
+        id.0
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(is_known)
 }

@@ -38,8 +38,8 @@ type Row = (&'static str, Access, Sends);
 
 /// Who gets in, and as what.
 fn people() -> Vec<Row> {
-    use Access::{Known, Needs, Public, Session};
-    use Permission::{ManageKeys, ManageMembers, ReadMembers};
+    use Access::{Known, Needs, Operator, Public, Session};
+    use Permission::{ManageKeys, ManageMembers, ManageTenant, ReadAudit, ReadMembers, ReadTenant};
     use Sends::{Json, Nothing};
     let id = Uuid::nil();
     vec![
@@ -86,6 +86,30 @@ fn people() -> Vec<Row> {
             Json(json!({"name": "x", "role": "viewer"})),
         ),
         ("list_keys", Needs(ManageKeys), Nothing),
+        ("get_tenant", Needs(ReadTenant), Nothing),
+        (
+            "update_tenant",
+            Needs(ManageTenant),
+            Json(json!({"timezone": "Europe/Paris"})),
+        ),
+        ("list_audit", Needs(ReadAudit), Nothing),
+        (
+            "create_tenant",
+            Operator,
+            Json(json!({"name": "x", "slug": "made"})),
+        ),
+        ("list_tenants", Operator, Nothing),
+        ("get_tenant_as_operator", Operator, Nothing),
+        ("suspend_tenant", Operator, Nothing),
+        ("resume_tenant", Operator, Nothing),
+        (
+            "create_demo_tenant",
+            Operator,
+            Json(json!({"name": "x", "slug": "made-too"})),
+        ),
+        ("reset_demo_tenant", Operator, Nothing),
+        ("remove_demo_tenant", Operator, Nothing),
+        ("list_platform_audit", Operator, Nothing),
         ("revoke_key", Needs(ManageKeys), Nothing),
     ]
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::TenantId;
 use engageninja::domain::orders::{
-    CancelCampaign, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas, ImportContacts,
-    MaintainPartitions, NAMES, PruneHistory, ResolveDoubt, SendMessage, StartDueCampaigns,
+    CancelCampaign, ClearTenant, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas,
+    ImportContacts, MaintainPartitions, NAMES, PruneHistory, ResolveDoubt, SendMessage,
+    StartDueCampaigns, SyncTenants,
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
@@ -378,5 +379,37 @@ twice! {
         assert_eq!(rows().await.iter().map(told).collect::<Vec<_>>(), before);
         let conflicts = "SELECT count(*) FROM messages WHERE status_conflict";
         assert_eq!(world.number(conflicts).await, 0);
+    }
+
+    SyncTenants: a_name_that_is_followed_thrice_is_followed_once {
+        let world = World::start().await;
+        world.db.execute("UPDATE control.tenant_directory SET name = 'Renamed', version = version + 1").await;
+        let worker = world.worker().await;
+
+        world.do_thrice(Some("tenants"), &[SyncTenants {}]).await;
+        worker.drain(DRAIN).await;
+
+        assert_eq!(world.db.text("SELECT name FROM cell.tenants").await, "Renamed");
+        assert_eq!(world.number("SELECT count(*) FROM tenants WHERE directory_version = 2").await, 1);
+        assert_eq!(world.number("SELECT count(*) FROM senders").await, 3);
+    }
+
+    ClearTenant: a_demo_tenant_that_is_cleared_thrice_is_empty_and_active {
+        let world = World::start().await;
+        world.add_contacts(50).await;
+        let clearing = "UPDATE control.tenant_directory
+            SET status = 'suspended', clearing = 'reset', version = version + 1";
+        world.db.execute(clearing).await;
+        let worker = world.worker().await;
+
+        let order = ClearTenant { tenant_id: world.tenant_id };
+        world.do_thrice(Some("tenants"), &[order]).await;
+        worker.drain(DRAIN).await;
+
+        assert_eq!(world.number("SELECT count(*) FROM contacts").await, 0);
+        assert_eq!(world.number("SELECT count(*) FROM senders").await, 3);
+        assert_eq!(world.db.text("SELECT status FROM cell.tenants").await, "active");
+        // Reset once: the second run found it done.
+        assert_eq!(world.db.number("SELECT version FROM control.tenant_directory").await, 3);
     }
 }

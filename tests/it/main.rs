@@ -52,5 +52,6 @@ mod settings;
 mod startup;
 mod stats_api;
 mod templates_api;
+mod tenants;
 mod up;
 mod whole_way;

@@ -123,7 +123,7 @@ async fn somebody_new_comes_in_by_an_invitation_once() {
     assert_eq!(shown["has_account"], false);
     let short = club.accept(&token, "short").await;
     short.problem(422, "invalid-body");
-    let accepted = club.accept(&token, PASSWORD).await.ok(201);
+    let accepted = club.accept(&token, PASSWORD).await.ok(200);
     assert_eq!(
         (&accepted["role"], &accepted["tenant_slug"]),
         (&json!("sender"), &json!("dojo"))
@@ -224,7 +224,7 @@ async fn whoever_has_an_account_gives_its_password() {
     club.accept(&token, "another password")
         .await
         .problem(401, "wrong-credentials");
-    club.accept(&token, &ann.password).await.ok(201);
+    club.accept(&token, &ann.password).await.ok(200);
 
     // The password is as it was, and both tenants are hers.
     let cookie = club.app.sign_in(&ann).await;
@@ -244,9 +244,9 @@ async fn of_many_who_accept_at_once_one_comes_in() {
     let token = token(&made);
     let tries = (0..8).map(|_| club.accept(&token, PASSWORD));
     let answers = join_all(tries).await;
-    let accepted = answers.iter().filter(|one| one.status == 201).count();
+    let accepted = answers.iter().filter(|one| one.status == 200).count();
     assert_eq!(accepted, 1);
-    for refused in answers.iter().filter(|one| one.status != 201) {
+    for refused in answers.iter().filter(|one| one.status != 200) {
         refused.problem(409, "invitation-ended");
     }
     let people = "SELECT count(*) FROM control.users WHERE email_normalized = 'ann@example.com'";
