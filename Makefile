@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up test fmt lint unit prepare openapi doc deny bench clean-data
+.PHONY: help up test fmt lint unit chaos prepare openapi doc deny bench clean-data
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ lint:
 # The drift checks are tests: .sqlx against the schema, openapi/openapi.json against the program.
 unit:
 	cargo test --no-fail-fast
+
+chaos: web/node_modules ## Kills, stops and restarts everything for CHAOS_SECS seconds [1800]; CHAOS_SEED repeats a run
+	cargo test --test it -- --ignored --nocapture the_same_for_long
 
 prepare: web/node_modules ## Rewrites .sqlx after a change of a query or of the schema
 	cargo run --quiet --manifest-path tools/prepare/Cargo.toml --target-dir target

@@ -51,9 +51,12 @@ pub(super) async fn record(
     tx: &mut SystemTx,
     known: &[Known],
 ) -> StoreResult<Vec<(MessageKey, i16)>> {
-    let has_waits = known
-        .iter()
-        .any(|one| matches!(one.outcome, CallOutcome::Later { .. }));
+    let has_waits = known.iter().any(|one| {
+        matches!(
+            one.outcome,
+            CallOutcome::Later { .. } | CallOutcome::Aborted { .. }
+        )
+    });
     let now = if has_waits {
         Some(read_now(tx).await?)
     } else {

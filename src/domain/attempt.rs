@@ -199,6 +199,18 @@ pub struct Settlement {
 /// Attempts that end in "later" before a message is given up.
 pub const ATTEMPTS_MAX: i16 = 12;
 
+/// From this attempt on, a message whose call was given back waits: the provider cannot be reached, or the machine is
+/// too busy to call in time, and trying at once would keep it so.
+const ABORTS_AT_ONCE: i16 = 3;
+/// The longest of these waits.
+const ABORT_WAIT_MAX: Duration = Duration::from_mins(5);
+
+/// Half a second, doubled with each attempt.
+fn abort_wait(attempt_no: i16) -> Duration {
+    let doublings = u32::from((attempt_no - ABORTS_AT_ONCE).unsigned_abs()).min(16);
+    (Duration::from_millis(500) * (1 << doublings)).min(ABORT_WAIT_MAX)
+}
+
 /// Where `outcome` of an attempt takes a message that is in `phase`; none when the message has moved on and only the
 /// attempt records it. `is_newest` says whether the message has no later attempt.
 ///
@@ -235,6 +247,10 @@ pub fn settle(
             CallOutcome::Later { after, .. } => Settlement {
                 wait: Some(*after),
                 ..to(AttemptState::Refused, Phase::Deferred)
+            },
+            CallOutcome::Aborted { .. } if attempt_no >= ABORTS_AT_ONCE => Settlement {
+                wait: Some(abort_wait(attempt_no)),
+                ..to(AttemptState::Aborted, Phase::Deferred)
             },
             CallOutcome::Aborted { .. } => to(AttemptState::Aborted, Phase::Queued),
             CallOutcome::Doubt { .. } => to(AttemptState::Doubt, Phase::InDoubt),
@@ -345,6 +361,22 @@ mod tests {
         assert_eq!(not_sent(Afterwards::Park), Some(Phase::Parked));
         assert_eq!(unresolved(Afterwards::Park), Some(Phase::Parked));
         assert_eq!(unresolved(Afterwards::SendAgain), Some(Phase::Queued));
+    }
+
+    #[test]
+    fn a_call_that_is_given_back_again_and_again_is_tried_less_and_less_often() {
+        let aborted = CallOutcome::Aborted {
+            reason: "dns".into(),
+        };
+        let wait = |attempt_no| {
+            settle(&aborted, Phase::Sending, true, attempt_no)
+                .unwrap()
+                .wait
+        };
+        assert_eq!(wait(2), None);
+        assert_eq!(wait(3), Some(Duration::from_millis(500)));
+        assert_eq!(wait(5), Some(Duration::from_secs(2)));
+        assert_eq!(wait(i16::MAX), Some(ABORT_WAIT_MAX));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod begin;
 mod cancel;
+mod chaos;
 mod ids;
 mod leader;
 mod outage;

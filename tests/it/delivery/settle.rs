@@ -333,3 +333,28 @@ async fn the_slots_of_a_dead_worker_go_back_after_their_hold() {
     assert!(world.counts(campaign).await.is_balanced());
     assert_eq!(world.doubled().await, 0);
 }
+
+/// Between permission and call a process may be stopped for as long as anybody likes.
+#[tokio::test]
+async fn a_permission_that_grew_old_is_given_back_unused() {
+    let mut world = World::start().await;
+    world.holds.begin_to_call = Duration::ZERO;
+    world.add_contacts(3).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+
+    let worker = world.slow_worker().await;
+    eventually("permissions are given back", || async {
+        world
+            .number("SELECT count(*) FROM send_attempts WHERE state = 4")
+            .await
+            >= 3
+    })
+    .await;
+    worker.drain(DRAIN).await;
+
+    assert_eq!(world.number("SELECT count(*) FROM demo_ledger").await, 0);
+    assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+    let counts = world.counts(campaign).await;
+    assert!(counts.is_balanced(), "{counts:?}");
+    assert_eq!(world.through(campaign).await, 0);
+}
