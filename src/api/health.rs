@@ -12,18 +12,19 @@ use super::gate::Gate;
 use super::problem::{ApiError, ApiResult};
 use crate::store::Db;
 use crate::store::control::directory;
+use crate::store::timelines::is_quarantined;
 
 /// A database that takes longer to say anything is not ready for requests.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// `/live`: the process answers. `/ready`: it reaches its databases.
+/// `/live`: the process answers. `/ready`: it reaches its databases; whether calls may begin there, it says beside.
 pub fn routes(db: Db) -> Route {
     let ready = endpoint::make(move |_| {
         let db = db.clone();
         async move { Ok::<_, poem::Error>(ready(&db).await?) }
     });
     Route::new()
-        .at("/live", get(endpoint::make_sync(|_| ok())))
+        .at("/live", get(endpoint::make_sync(|_| say("ok"))))
         .at("/ready", get(ready))
 }
 
@@ -48,18 +49,21 @@ pub fn admin(db: Db, metrics: PrometheusHandle) -> impl Endpoint<Output = Respon
 
 async fn ready(db: &Db) -> ApiResult<Response> {
     match tokio::time::timeout(PATIENCE, ask(db)).await {
-        Ok(answer) => answer.map(|()| ok()),
+        Ok(answer) => answer.map(say),
         Err(elapsed) => Err(ApiError::unavailable(5).with_source(elapsed)),
     }
 }
 
-async fn ask(db: &Db) -> ApiResult<()> {
+/// In quarantine a process is of use and stays: it knows what it called, and people want to look.
+async fn ask(db: &Db) -> ApiResult<&'static str> {
     directory::ping(&mut db.control_system().begin().await?).await?;
-    Ok(())
+    // System: the server is everybody's.
+    let is_quarantined = is_quarantined(&mut db.system().begin().await?).await?;
+    Ok(if is_quarantined { "quarantined" } else { "ok" })
 }
 
-fn ok() -> Response {
-    poem::web::Json(json!({ "status": "ok" }))
+fn say(status: &'static str) -> Response {
+    poem::web::Json(json!({ "status": status }))
         .with_status(StatusCode::OK)
         .into_response()
 }

@@ -29,6 +29,7 @@ pub mod members;
 pub mod messages;
 pub mod ops;
 pub mod page;
+pub mod parked;
 pub mod passwords;
 pub mod preview;
 pub mod problem;
@@ -141,6 +142,7 @@ pub type Resources = (
     stats::Stats,
     imports::Imports,
     ops::OpsResources,
+    parked::Parked,
 );
 
 fn resources(state: &ApiState) -> Resources {
@@ -157,6 +159,7 @@ fn resources(state: &ApiState) -> Resources {
         stats::Stats::new(state.clone()),
         imports::Imports::new(state.clone()),
         ops::resources(state),
+        parked::Parked::new(state.clone()),
     )
 }
 

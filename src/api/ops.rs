@@ -7,6 +7,7 @@
 
 pub mod dead_jobs;
 pub mod schedules;
+mod timelines;
 pub mod workers;
 
 use poem_openapi::payload::Json;
@@ -88,6 +89,7 @@ pub type OpsResources = (
     dead_jobs::DeadJobs,
     schedules::Schedules,
     workers::Workers,
+    timelines::Timelines,
 );
 
 /// All of them on the state of this process.
@@ -97,6 +99,7 @@ pub fn resources(state: &ApiState) -> OpsResources {
         dead_jobs::DeadJobs::new(state.clone()),
         schedules::Schedules::new(state.clone()),
         workers::Workers::new(state.clone()),
+        timelines::Timelines::new(state.clone()),
     )
 }
 

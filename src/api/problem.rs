@@ -107,6 +107,10 @@ problem_types! {
     CampaignEnded = 409 "campaign-ended" "The campaign has ended",
     /// A live job does what the dead one would.
     JobAlreadyLive = 409 "job-already-live" "A live job does the same work",
+    /// Evidence or another person settled the message.
+    MessageNotParked = 409 "message-not-parked" "The message is not parked",
+    /// The message is past its time.
+    MessageExpired = 409 "message-expired" "The message is past its time",
     /// The first request with this idempotency key has not ended.
     IdempotencyKeyBusy = 409 "idempotency-key-busy" "The first request with this key is at work",
     /// The file is still coming in.

@@ -9,6 +9,7 @@ mod data_dir;
 mod doctor;
 mod installation;
 mod key;
+mod message;
 mod migrate;
 mod openapi;
 mod output;
@@ -19,6 +20,7 @@ mod send;
 mod serve;
 mod signals;
 mod tenant;
+mod timeline;
 mod up;
 mod user;
 mod worker;
@@ -79,6 +81,12 @@ enum Command {
     Campaign(campaign::CampaignCommand),
     /// Sends one message to one address.
     Send(Box<send::Send>),
+    /// Database servers: one that was promoted or restored sends nothing until it is released.
+    #[command(subcommand)]
+    Timeline(timeline::TimelineCommand),
+    /// Messages of which nobody knows whether they were sent.
+    #[command(subcommand)]
+    Message(message::MessageCommand),
     /// Queues and dead jobs.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -124,6 +132,8 @@ impl Cli {
             Command::Key(command) => command.run(&config, json).await,
             Command::Campaign(command) => command.run(&config, json).await,
             Command::Send(command) => command.run(&config, json).await,
+            Command::Timeline(command) => command.run(&config, json).await,
+            Command::Message(command) => command.run(&config, json).await,
             Command::Queue(command) => command.run(&config, json).await,
             Command::Doctor(command) => Box::pin(command.run(&config, json)).await,
             Command::Bench(command) => command.run(&config, json).await,

@@ -4,6 +4,8 @@
 //! ([`doubt`](crate::domain::doubt)). Two runs at once do no harm: a look is repeated, and a verdict is stored only over an
 //! attempt that is still live.
 
+pub mod decide;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 

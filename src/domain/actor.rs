@@ -42,6 +42,8 @@ text_enum! {
         SendMessages = "send_messages",
         /// See single messages.
         ReadMessages = "read_messages",
+        /// Decide over messages of which nobody knows whether they were sent.
+        DecideMessages = "decide_messages",
         /// See, make and revoke keys.
         ManageKeys = "manage_keys",
         /// See who belongs to the tenant.
@@ -70,6 +72,7 @@ pub const LOWEST_ROLES: &[(Permission, Role)] = &[
     (Permission::LiftSuppressions, Role::Admin),
     (Permission::SendMessages, Role::Sender),
     (Permission::ReadMessages, Role::Viewer),
+    (Permission::DecideMessages, Role::Sender),
     (Permission::ManageKeys, Role::Admin),
     (Permission::ReadMembers, Role::Viewer),
     (Permission::ManageMembers, Role::Admin),

@@ -42,6 +42,18 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// What a person decides of a parked message.
+    Decision {
+        /// The provider has it.
+        ItWasSent = "it_was_sent",
+        /// It is sent again; the person may get it twice.
+        SendAgain = "send_again",
+        /// It is not sent.
+        GiveUp = "give_up",
+    }
+}
+
 /// One attempt in doubt, as it stands when it is looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Suspect {

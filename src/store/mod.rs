@@ -31,6 +31,7 @@ pub mod message_hours;
 pub mod message_views;
 pub mod messages;
 pub mod migrate;
+pub mod parked;
 pub mod partitions;
 pub mod release;
 pub mod schedules;
@@ -41,6 +42,7 @@ pub mod statuses;
 pub mod suppressions;
 pub mod templates;
 pub mod tenants;
+pub mod timelines;
 pub mod tx;
 
 use std::sync::Arc;
@@ -248,11 +250,14 @@ struct Pools {
 struct Patience {
     idle_in_transaction: Duration,
     extra: &'static [(&'static str, &'static str)],
+    /// Its connections ask which server they reached.
+    is_sending: bool,
 }
 
 const REQUEST: Patience = Patience {
     idle_in_transaction: Duration::from_secs(5),
     extra: &[],
+    is_sending: false,
 };
 /// Begin and finish hold a campaign's lock: a process stopped inside them may hold up a pause this long.
 ///
@@ -267,11 +272,13 @@ const BATCH: Patience = Patience {
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
     ],
+    is_sending: true,
 };
 /// The claim needs a plan that knows its limit; most other statements lose by it.
 const CLAIM: Patience = Patience {
     idle_in_transaction: Duration::from_secs(2),
     extra: &[("plan_cache_mode", "force_custom_plan")],
+    is_sending: false,
 };
 
 impl Db {
@@ -281,7 +288,12 @@ impl Db {
         let schema_first = options.schema_first.as_deref();
         let pool = |options: &PgConnectOptions, schema, role, patience: &Patience, max| {
             let path = search_path(schema_first, schema);
-            make_pool(with_session(options, &path, role, patience), max, &clock)
+            make_pool(
+                with_session(options, &path, role, patience),
+                max,
+                &clock,
+                patience.is_sending,
+            )
         };
         let (announcer, _) = broadcast::channel(ANNOUNCEMENTS_MAX);
         let pools = Pools {
@@ -443,12 +455,27 @@ fn with_session(
         .options(patience.extra.iter().copied())
 }
 
-fn make_pool(options: PgConnectOptions, connections_max: u32, clock: &Clock) -> PgPool {
+fn make_pool(
+    options: PgConnectOptions,
+    connections_max: u32,
+    clock: &Clock,
+    is_sending: bool,
+) -> PgPool {
     let clock = clock.clone();
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(5))
         .idle_timeout(Duration::from_mins(1))
+        .after_connect(move |conn, _| {
+            Box::pin(async move {
+                if is_sending && !timelines::check_timeline(conn).await? {
+                    tracing::error!(
+                        "the database is in quarantine: no call begins; `engageninja timeline list` says more"
+                    );
+                }
+                Ok(())
+            })
+        })
         .before_acquire(move |conn, _| {
             let clock = clock.clone();
             Box::pin(async move {

@@ -180,8 +180,8 @@ fn contacts() -> Vec<Row> {
 fn matrix() -> Vec<Row> {
     use Access::Needs;
     use Permission::{
-        ImportContacts, ReadCampaigns, ReadContacts, ReadTemplates, SendCampaigns, WriteCampaigns,
-        WriteTemplates,
+        DecideMessages, ImportContacts, ReadCampaigns, ReadContacts, ReadTemplates, SendCampaigns,
+        WriteCampaigns, WriteTemplates,
     };
     use Sends::{Csv, Json, Nothing};
     let id = Uuid::nil();
@@ -230,6 +230,21 @@ fn matrix() -> Vec<Row> {
         ("cancel_campaign", Needs(SendCampaigns), Nothing),
         ("get_campaign_status", Needs(ReadCampaigns), Nothing),
         ("stream_campaign", Needs(ReadCampaigns), Nothing),
+        (
+            "decide_message",
+            Needs(DecideMessages),
+            Json(json!({"decision": "give_up", "reason": "test"})),
+        ),
+        (
+            "decide_parked_messages",
+            Needs(DecideMessages),
+            Json(json!({"decision": "give_up", "reason": "test"})),
+        ),
+        (
+            "release_timeline",
+            Access::Operator,
+            Json(json!({"reason": "test"})),
+        ),
     ]);
     rows.extend(operators_rows());
     rows
@@ -248,6 +263,8 @@ fn operators_rows() -> Vec<Row> {
         "pause_schedule",
         "unpause_schedule",
         "list_workers",
+        "list_parked_messages",
+        "list_timelines",
     ];
     let rows = names
         .into_iter()

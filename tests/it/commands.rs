@@ -23,11 +23,15 @@ const PROGRAMS: &[&str] = &[
 
 /// Tools with a test of their own.
 const ELSEWHERE: &[&str] = &[
-    "campaign send",   // tests/it/campaign_command.rs
-    "campaign status", // the same
-    "campaign pause",  // the same
-    "bench",           // the same
-    "doctor",          // tests/it/doctor.rs
+    "campaign send",    // tests/it/campaign_command.rs
+    "campaign status",  // the same
+    "campaign pause",   // the same
+    "bench",            // the same
+    "doctor",           // tests/it/doctor.rs
+    "message parked",   // tests/it/parked.rs
+    "message decide",   // the same
+    "timeline list",    // tests/it/quarantine.rs
+    "timeline release", // the same
 ];
 
 /// Every command that does something, as it is typed.

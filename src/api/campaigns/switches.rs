@@ -265,7 +265,7 @@ impl From<SwitchRefusal> for ApiError {
             Switch::Unschedule => ProblemType::CampaignNotScheduled,
             Switch::Pause => ProblemType::CampaignNotSending,
             Switch::Resume => ProblemType::CampaignNotPaused,
-            Switch::Cancel => ProblemType::CampaignEnded,
+            Switch::Cancel | Switch::Reopen => ProblemType::CampaignEnded,
         };
         Self::new(problem, refused(&refusal))
     }

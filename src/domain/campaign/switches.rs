@@ -21,6 +21,8 @@ pub enum Switch {
     Resume,
     /// Stop for good.
     Cancel,
+    /// Send some of it again.
+    Reopen,
 }
 
 /// Why a campaign does not take a step.
@@ -49,7 +51,7 @@ pub struct CampaignEdit {
 impl Switch {
     /// The statuses that it may be asked in.
     pub fn from(self) -> &'static [CampaignStatus] {
-        use CampaignStatus::{Draft, Failed, Paused, Scheduled, Sending};
+        use CampaignStatus::{Completed, Draft, Failed, Paused, Scheduled, Sending};
         match self {
             Self::Edit => &[Draft, Failed],
             Self::Schedule => &[Draft, Failed, Scheduled],
@@ -57,6 +59,7 @@ impl Switch {
             Self::Pause => &[Sending],
             Self::Resume => &[Paused],
             Self::Cancel => &[Draft, Failed, Scheduled, Sending, Paused],
+            Self::Reopen => &[Sending, Paused, Completed],
         }
     }
 
@@ -70,6 +73,7 @@ impl Switch {
             Self::Pause => "only a campaign that is sending can be paused",
             Self::Resume => "only a paused campaign can go on",
             Self::Cancel => "only a campaign that has not ended can be cancelled",
+            Self::Reopen => "nothing of a campaign that was cancelled or has failed is sent again",
         }
     }
 }
@@ -160,6 +164,19 @@ impl Campaign {
             paused_at: None,
             send_at: None,
             ..self.take(Switch::Cancel)?
+        })
+    }
+
+    /// The campaign as it is while some of it is sent again: a paused one stays paused.
+    pub fn reopen(self) -> Result<Self, SwitchRefusal> {
+        let campaign = self.take(Switch::Reopen)?;
+        if campaign.status != CampaignStatus::Completed {
+            return Ok(campaign);
+        }
+        Ok(Self {
+            status: CampaignStatus::Sending,
+            finished_at: None,
+            ..campaign
         })
     }
 

@@ -1,0 +1,82 @@
+//! Servers that calls may begin on. One that was promoted or restored may have forgotten calls, and is in quarantine until
+//! somebody releases it.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, query, query_as, query_scalar};
+
+use super::{StoreError, StoreResult, SystemTx, affected};
+
+/// A server, as its timeline and its own number tell.
+#[derive(Debug, Clone)]
+pub struct Timeline {
+    /// The timeline, 8 hexadecimal digits.
+    pub timeline: String,
+    /// The server's own number.
+    pub system_identifier: String,
+    /// When it was first met.
+    pub seen_at: DateTime<Utc>,
+    /// Since when calls may begin on it.
+    pub released_at: Option<DateTime<Utc>>,
+    /// Who released it.
+    pub released_by: Option<String>,
+    /// Whether it is the one that answers.
+    pub is_current: bool,
+}
+
+/// Whether calls may begin on the server behind this connection; an unknown one is put into quarantine.
+pub(super) async fn check_timeline(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    query_scalar!(r#"SELECT check_timeline() AS "is_released!""#)
+        .fetch_one(conn)
+        .await
+}
+
+/// Whether no call may begin on the server that answers.
+pub async fn is_quarantined(tx: &mut SystemTx) -> StoreResult<bool> {
+    let is_quarantined = query_scalar!(
+        r#"
+        SELECT NOT EXISTS (
+            SELECT
+            FROM database_timelines
+            WHERE timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AND released_at IS NOT NULL
+        ) AS "is_quarantined!"
+        "#,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(is_quarantined)
+}
+
+/// Every server that was met, the newest first.
+pub async fn list_timelines(tx: &mut SystemTx) -> StoreResult<Vec<Timeline>> {
+    query_as!(
+        Timeline,
+        r#"
+        SELECT timeline, system_identifier, seen_at, released_at, released_by,
+               timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS "is_current!"
+        FROM database_timelines
+        ORDER BY seen_at DESC, timeline DESC
+        "#,
+    )
+    .fetch_all(tx.conn())
+    .await
+    .map_err(StoreError::from)
+}
+
+/// Lets calls begin on a server. One that is released stays as it is.
+///
+/// # Errors
+/// [`StoreError::Moved`] when no server in quarantine has this timeline.
+pub async fn release_timeline(tx: &mut SystemTx, timeline: &str, by: &str) -> StoreResult<()> {
+    let done = query!(
+        r#"
+        UPDATE database_timelines
+        SET released_at = app_now(), released_by = $2
+        WHERE timeline = $1 AND released_at IS NULL
+        "#,
+        timeline,
+        by,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, "timeline")
+}
