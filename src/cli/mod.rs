@@ -7,6 +7,7 @@ mod bench;
 mod campaign;
 mod data_dir;
 mod doctor;
+mod fake;
 mod installation;
 mod key;
 mod message;
@@ -92,6 +93,9 @@ enum Command {
     Queue(queue::QueueCommand),
     /// Looks at an installation, names each fault and says the mend.
     Doctor(doctor::Doctor),
+    /// Stand-ins for the providers.
+    #[command(subcommand)]
+    Fake(fake::FakeCommand),
     /// Measures this machine's speed on a database of the bench's own.
     Bench(bench::Bench),
 }
@@ -136,6 +140,7 @@ impl Cli {
             Command::Message(command) => command.run(&config, json).await,
             Command::Queue(command) => command.run(&config, json).await,
             Command::Doctor(command) => Box::pin(command.run(&config, json)).await,
+            Command::Fake(command) => command.run(&config, json).await,
             Command::Bench(command) => command.run(&config, json).await,
         }
     }

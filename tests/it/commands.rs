@@ -15,10 +15,11 @@ use crate::harness::{TempDir, eventually};
 
 /// Commands that run until they are stopped; the test of each is named beside it.
 const PROGRAMS: &[&str] = &[
-    "serve",     // programs_say_where_they_listen_and_end_in_order
-    "worker",    // the same
-    "scheduler", // the same
-    "up",        // tests/it/up.rs
+    "serve",       // programs_say_where_they_listen_and_end_in_order
+    "worker",      // the same
+    "scheduler",   // the same
+    "up",          // tests/it/up.rs
+    "fake twilio", // tests/it/fake_twilio.rs
 ];
 
 /// Tools with a test of their own.

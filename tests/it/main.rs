@@ -27,6 +27,7 @@ mod contacts_api;
 mod delivery;
 mod docs_script;
 mod doctor;
+mod fake_twilio;
 mod idempotency;
 mod imports;
 mod injected_failure;

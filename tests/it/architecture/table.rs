@@ -221,6 +221,12 @@ pub const ROOMS: &[Room] = &[
         ],
         never: WEB,
     },
+    // A server of its own on purpose: the wire format is declared once more, beside no provider.
+    Room {
+        name: "dev::fake_twilio",
+        may: &["clock"],
+        never: &["poem_openapi", "sqlx"],
+    },
     Room {
         name: "cli",
         may: &["*"],
