@@ -13,6 +13,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
+use url::Url;
 
 pub use self::front::{Network, PublicUrl};
 
@@ -146,6 +147,16 @@ pub struct Config {
         value_name = "0|1"
     )]
     pub allow_unsafe_durability: String,
+
+    /// Where Twilio's API for messages is; a stand-in in tests.
+    #[arg(
+        long,
+        global = true,
+        env = "ENGAGENINJA_TWILIO_API_URL",
+        default_value = "https://api.twilio.com",
+        value_name = "URL"
+    )]
+    pub twilio_api_url: Url,
 
     /// What is logged: a level, or `target=level,…`.
     #[arg(

@@ -4,3 +4,4 @@ pub mod answers;
 pub mod key_ring;
 pub mod mac;
 pub mod password;
+pub mod sealed;

@@ -7,6 +7,7 @@ use crate::crypto::key_ring::KeyRing;
 use crate::crypto::mac::MacKey;
 use crate::dev::postgres::find_running;
 use crate::domain::holds::Holds;
+use crate::providers::ProviderSettings;
 use crate::store::startup::{Expectations, StartupRefusal, check};
 use crate::store::{Db, DbOptions, settings};
 
@@ -24,6 +25,7 @@ pub(super) struct Installation {
     pub(super) db: Db,
     pub(super) mac_key: MacKey,
     pub(super) holds: Holds,
+    pub(super) providers: ProviderSettings,
 }
 
 impl Installation {
@@ -43,6 +45,7 @@ impl Installation {
         let expected = expectations(config, keys)?;
         let is_production = expected.is_production;
         let db = Db::new(options, Clock::default());
+        let key_ring = key_ring(keys)?;
         check(&db, options, &expected).await?;
         let mut tx = db.system().begin().await?;
         let scale = settings::read_holds_scale(&mut tx).await?;
@@ -58,25 +61,32 @@ impl Installation {
             db,
             mac_key,
             holds: Holds::REAL.scaled(scale),
+            providers: ProviderSettings {
+                keys: key_ring,
+                public_url: None,
+                twilio_api_url: config.twilio_api_url.clone(),
+            },
         })
     }
 }
 
 /// What programs of this configuration expect of their databases.
 pub(super) fn expectations(config: &Config, keys: &Keys) -> anyhow::Result<Expectations> {
-    let key_ids = match &keys.ring {
-        Some(ring) => KeyRing::parse(ring)
-            .map_err(|error| Misconfigured(format!("ENGAGENINJA_KEYS: {error}")))?
-            .ids()
-            .to_vec(),
-        None => Vec::new(),
-    };
     Ok(Expectations {
         is_production: environment(config) == Environment::Production,
         allow_unsafe_durability: config.allows_unsafe_durability(),
         mac_key_fingerprint: mac_key(keys)?.fingerprint(),
-        key_ids,
+        key_ids: key_ring(keys)?.ids(),
     })
+}
+
+fn key_ring(keys: &Keys) -> anyhow::Result<KeyRing> {
+    let Some(ring) = &keys.ring else {
+        return Ok(KeyRing::default());
+    };
+    let ring = KeyRing::parse(ring)
+        .map_err(|error| Misconfigured(format!("ENGAGENINJA_KEYS: {error}")))?;
+    Ok(ring)
 }
 
 fn mac_key(keys: &Keys) -> anyhow::Result<MacKey> {

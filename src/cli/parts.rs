@@ -74,6 +74,7 @@ pub(super) fn worker_options(installation: &Installation, roles: &[&str]) -> Wor
     WorkerOptions {
         mac_key: installation.mac_key.clone(),
         holds: installation.holds,
+        providers: installation.providers.clone(),
         concurrency: None,
         queues: Vec::new(),
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),

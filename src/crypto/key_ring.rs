@@ -1,8 +1,10 @@
 //! The keys at hand for sealed columns.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
 use zeroize::Zeroizing;
 
 const KEY_BYTES: usize = 32;
@@ -22,35 +24,49 @@ pub enum RingError {
     Twice(String),
 }
 
-/// The keys at hand for sealed columns, by id: the first seals, all open.
-///
-/// A start asks which ids there are, so a key is checked and not kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The keys at hand for sealed columns, by id: the first seals, all open. Clones share them; showing it shows no key.
+#[derive(Debug, Clone, Default)]
 pub struct KeyRing {
-    ids: Vec<String>,
+    keys: Arc<Vec<(String, Key)>>,
 }
+
+type Key = SecretBox<[u8; KEY_BYTES]>;
 
 impl KeyRing {
     /// Reads `ENGAGENINJA_KEYS`: `id:base64,…`.
     pub fn parse(text: &SecretString) -> Result<Self, RingError> {
-        let mut ids: Vec<String> = Vec::new();
+        let mut keys: Vec<(String, Key)> = Vec::new();
         for entry in text.expose_secret().split(',') {
             let (id, key) = entry.trim().split_once(':').ok_or(RingError::NotARing)?;
             if !is_key_id(id) {
                 return Err(RingError::NotARing);
             }
-            check_key(id, key)?;
-            if ids.iter().any(|known| known == id) {
+            let key = read_key(id, key)?;
+            if keys.iter().any(|(known, _)| known == id) {
                 return Err(RingError::Twice(id.into()));
             }
-            ids.push(id.into());
+            keys.push((id.into(), key));
         }
-        Ok(Self { ids })
+        Ok(Self {
+            keys: Arc::new(keys),
+        })
     }
 
     /// Every id, the one that seals first.
-    pub fn ids(&self) -> &[String] {
-        &self.ids
+    pub fn ids(&self) -> Vec<String> {
+        self.keys.iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The key that seals.
+    pub(super) fn first(&self) -> Option<(&str, &[u8; KEY_BYTES])> {
+        let (id, key) = self.keys.first()?;
+        Some((id, key.expose_secret()))
+    }
+
+    /// A key by its id.
+    pub(super) fn find(&self, id: &str) -> Option<&[u8; KEY_BYTES]> {
+        let found = self.keys.iter().find(|(known, _)| known == id);
+        found.map(|(_, key)| key.expose_secret())
     }
 }
 
@@ -67,11 +83,11 @@ pub fn key_id_of(sealed: &str) -> Option<&str> {
     is_key_id(id).then_some(id)
 }
 
-fn check_key(id: &str, text: &str) -> Result<(), RingError> {
-    match STANDARD.decode(text).map(Zeroizing::new) {
-        Ok(key) if key.len() == KEY_BYTES => Ok(()),
-        _ => Err(RingError::NotAKey(id.into())),
-    }
+fn read_key(id: &str, text: &str) -> Result<Key, RingError> {
+    let bytes = STANDARD.decode(text).map(Zeroizing::new).ok();
+    let key = bytes.and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).ok());
+    key.map(|key| SecretBox::new(Box::new(key)))
+        .ok_or_else(|| RingError::NotAKey(id.into()))
 }
 
 #[cfg(test)]
@@ -92,17 +108,16 @@ mod tests {
             format!("K:{one}"),
             format!(":{one}"),
         ] {
-            assert_eq!(ring(text), Err(RingError::NotARing));
+            assert_eq!(ring(text).err(), Some(RingError::NotARing));
         }
+        let refused = |text: String| ring(text).unwrap_err();
+        assert_eq!(refused("k:c2hvcnQ=".into()), RingError::NotAKey("k".into()));
+        assert_eq!(refused(format!("k:{one},")), RingError::NotARing);
         assert_eq!(
-            ring("k:c2hvcnQ=".into()),
-            Err(RingError::NotAKey("k".into()))
+            refused(format!("k:{one},k:{one}")),
+            RingError::Twice("k".into())
         );
-        assert_eq!(ring(format!("k:{one},")), Err(RingError::NotARing));
-        assert_eq!(
-            ring(format!("k:{one},k:{one}")),
-            Err(RingError::Twice("k".into()))
-        );
+        assert!(!format!("{:?}", ring(format!("k:{one}")).unwrap()).contains(&one));
     }
 
     #[test]

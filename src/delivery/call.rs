@@ -64,6 +64,7 @@ fn classify(answer: Result<SendReceipt, SendError>, attempt_no: i16) -> CallOutc
             code,
             after: retry_after.unwrap_or_else(|| backoff(attempt_no)),
         },
+        Err(SendError::Account { code }) => CallOutcome::Halted { code },
         Err(SendError::Unavailable { reason }) => CallOutcome::Aborted { reason },
         Err(SendError::Uncertain { reason }) => CallOutcome::Doubt { reason },
     }
@@ -110,6 +111,12 @@ mod tests {
                 after: Duration::from_hours(1)
             }
         );
+        assert!(matches!(
+            outcome(Err(SendError::Account {
+                code: "20003".into()
+            })),
+            CallOutcome::Halted { .. }
+        ));
         assert!(matches!(
             outcome(Err(SendError::Unavailable {
                 reason: "dns".into()

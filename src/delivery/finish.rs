@@ -9,7 +9,11 @@ use std::time::Duration;
 use super::batch::{BatchSpec, Batcher};
 use super::begin::retry_deadlocks;
 use super::outcomes::{self, Known};
+use crate::domain::attempt::CallOutcome;
+use crate::domain::holds::Holds;
+use crate::domain::ids::MessageKey;
 use crate::jobs::queue::Fence;
+use crate::store::halts::save_halts;
 use crate::store::{Db, StoreError, StoreResult};
 
 /// As `begin`: 64 outcomes a commit.
@@ -37,12 +41,12 @@ pub(super) struct Finish {
 }
 
 impl Finish {
-    pub(super) fn spawn(db: Db) -> Self {
-        let db = Arc::new(db);
+    pub(super) fn spawn(db: Db, holds: &Holds) -> Self {
+        let (db, halt) = (Arc::new(db), holds.halt);
         let batcher = Batcher::spawn(BATCH, move |finished: Vec<Finished>| {
             let db = db.clone();
             async move {
-                record_until_stored(&db, &finished).await;
+                record_until_stored(&db, &finished, halt).await;
                 finished.iter().map(|_| ()).collect()
             }
         });
@@ -55,9 +59,9 @@ impl Finish {
     }
 }
 
-async fn record_until_stored(db: &Db, finished: &[Finished]) {
+async fn record_until_stored(db: &Db, finished: &[Finished], halt: Duration) {
     loop {
-        match retry_deadlocks(|| record(db, finished)).await {
+        match retry_deadlocks(|| record(db, finished, halt)).await {
             Ok(()) => return,
             Err(StoreError::Unavailable(error)) => {
                 tracing::warn!(%error, outcomes = finished.len(), "outcomes wait for the database");
@@ -70,13 +74,22 @@ async fn record_until_stored(db: &Db, finished: &[Finished]) {
     }
 }
 
-/// Stores outcomes and completes their jobs, in one transaction.
-async fn record(db: &Db, finished: &[Finished]) -> StoreResult<()> {
+/// Stores outcomes and completes their jobs, in one transaction. A sender whose account was refused rests for `halt`.
+async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<()> {
     let mut tx = db.batch().begin().await?;
     let known: Vec<Known> = finished.iter().map(|one| one.known.clone()).collect();
     outcomes::record(&mut tx, &known).await?;
+    let refused: Vec<(MessageKey, &str)> = known.iter().filter_map(refusal_of_account).collect();
+    save_halts(&mut tx, &refused, "the provider refuses the account", halt).await?;
     // A fence that finds nothing belongs to a run that lost its lease; the outcome is true all the same.
     let fences: Vec<Fence> = finished.iter().map(|one| one.fence).collect();
     Fence::complete_many(tx.conn(), &fences).await?;
     tx.commit().await
+}
+
+fn refusal_of_account(known: &Known) -> Option<(MessageKey, &str)> {
+    match &known.outcome {
+        CallOutcome::Halted { code } => Some((known.key, code)),
+        _ => None,
+    }
 }

@@ -9,6 +9,7 @@ mod batch;
 mod begin;
 mod call;
 pub mod campaigns;
+mod carriers;
 pub mod contacts;
 mod deal;
 mod finish;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use self::begin::{Answer, Begin, Permission};
+use self::carriers::Carriers;
 use self::finish::{Finish, Finished};
 use self::incarnation::Myself;
 use self::ledger::DatabaseLedger;
@@ -38,11 +40,11 @@ use crate::clock::Clock;
 use crate::domain::attempt::{CallOutcome, Verdict};
 use crate::domain::channel;
 use crate::domain::holds::Holds;
-use crate::domain::ids::MessageKey;
+use crate::domain::ids::{AttemptId, MessageKey};
 use crate::domain::message::{DropReason, Phase};
 use crate::jobs::queue::Fence;
 use crate::providers::demo::DemoProvider;
-use crate::providers::{Provider, SendRequest};
+use crate::providers::{ProviderSettings, SendRequest};
 use crate::store::messages::{CallContent, Step, lock_messages, save_steps};
 use crate::store::{Db, StoreResult};
 
@@ -70,17 +72,24 @@ struct Inner {
     holds: Holds,
     begin: Begin,
     finish: Finish,
-    demo: DemoProvider,
+    carriers: Carriers,
     stop_now: CancellationToken,
 }
 
 impl Delivery {
     /// Starts the batchers. After `stop_now` no call is made any more; permissions are given back.
-    pub fn start(db: Db, myself: Myself, holds: Holds, stop_now: CancellationToken) -> Self {
+    pub fn start(
+        db: Db,
+        myself: Myself,
+        holds: Holds,
+        providers: ProviderSettings,
+        stop_now: CancellationToken,
+    ) -> Self {
+        let demo = DemoProvider::new(Arc::new(DatabaseLedger::spawn(db.clone())));
         let inner = Inner {
             begin: Begin::spawn(db.clone(), myself.clone(), &holds),
-            finish: Finish::spawn(db.clone()),
-            demo: DemoProvider::new(Arc::new(DatabaseLedger::spawn(db.clone()))),
+            finish: Finish::spawn(db.clone(), &holds),
+            carriers: Carriers::new(demo, providers, &holds),
             db,
             myself,
             holds,
@@ -147,12 +156,17 @@ impl Inner {
         let Some(content) = content else {
             return finished(None, aborted("the content could not be read"));
         };
-        let request = match request(&content, attempt_id) {
+        let request = match self.request(&content, attempt_no, attempt_id) {
             Ok(request) => request,
             Err(outcome) => return finished(Some(&content), outcome),
         };
-        let outcome = match self.provider_for(content.provider) {
-            Some(provider) => {
+        let provider = self.carriers.provider_for(
+            content.provider,
+            content.channel,
+            content.credentials.as_deref(),
+        );
+        let outcome = match provider {
+            Ok(provider) => {
                 let stopping = self.stop_now.is_cancelled();
                 match call::reason_to_abort(
                     asked_at,
@@ -162,21 +176,39 @@ impl Inner {
                     &self.holds,
                 ) {
                     Some(reason) => aborted(reason),
-                    None => call::make(provider, &request, attempt_no, &self.holds).await,
+                    None => call::make(&*provider, &request, attempt_no, &self.holds).await,
                 }
             }
-            None => CallOutcome::Refused {
-                code: "provider_not_available".into(),
-            },
+            Err(code) => CallOutcome::Halted { code: code.into() },
         };
         finished(Some(&content), outcome)
     }
 
-    fn provider_for(&self, provider: channel::Provider) -> Option<&dyn Provider> {
-        match provider {
-            channel::Provider::Demo => Some(&self.demo),
-            channel::Provider::Twilio | channel::Provider::AwsSes => None,
-        }
+    fn request(
+        &self,
+        content: &CallContent,
+        attempt_no: i16,
+        attempt_id: AttemptId,
+    ) -> Result<SendRequest, CallOutcome> {
+        let Some(to) = content.to.clone() else {
+            return Err(CallOutcome::Refused {
+                code: "address_erased".into(),
+            });
+        };
+        let left = content.expires_at - self.db.clock().now();
+        Ok(SendRequest {
+            key: content.key,
+            attempt_id,
+            attempt_no,
+            channel: content.channel,
+            from: content.from.clone(),
+            messaging_service_sid: content.messaging_service_sid.clone(),
+            validity: left.to_std().unwrap_or_default(),
+            to,
+            subject: content.subject.clone(),
+            body: content.body.clone(),
+            html: content.html.clone(),
+        })
     }
 
     /// What a verdict asks for besides not calling.
@@ -210,25 +242,4 @@ fn dropped(reason: DropReason) -> Step {
         drop_reason: Some(reason),
         ..Step::to(Phase::Dropped)
     }
-}
-
-fn request(
-    content: &CallContent,
-    attempt_id: crate::domain::ids::AttemptId,
-) -> Result<SendRequest, CallOutcome> {
-    let Some(to) = content.to.clone() else {
-        return Err(CallOutcome::Refused {
-            code: "address_erased".into(),
-        });
-    };
-    Ok(SendRequest {
-        key: content.key,
-        attempt_id,
-        channel: content.channel,
-        from: content.from.clone(),
-        to,
-        subject: content.subject.clone(),
-        body: content.body.clone(),
-        html: content.html.clone(),
-    })
 }

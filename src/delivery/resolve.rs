@@ -131,7 +131,14 @@ impl Inner {
             since: doubtful.started_at - SKEW_BEFORE,
             until: doubtful.deadline + SKEW_AFTER,
         };
-        let provider = self.provider_for(doubtful.provider)?;
+        let provider = self
+            .carriers
+            .provider_for(
+                doubtful.provider,
+                doubtful.channel,
+                content.credentials.as_deref(),
+            )
+            .ok()?;
         match timeout(self.holds.call, provider.look_up(&question)).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {

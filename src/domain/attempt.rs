@@ -95,6 +95,11 @@ pub enum CallOutcome {
         /// How long it asked us to wait, or our own backoff.
         after: Duration,
     },
+    /// The account or the sender may not send; the message waits until it may.
+    Halted {
+        /// The provider's error code.
+        code: String,
+    },
     /// No byte left us.
     Aborted {
         /// What kept us.
@@ -252,6 +257,7 @@ pub fn settle(
                 wait: Some(abort_wait(attempt_no)),
                 ..to(AttemptState::Aborted, Phase::Deferred)
             },
+            CallOutcome::Halted { .. } => to(AttemptState::Refused, Phase::Queued),
             CallOutcome::Aborted { .. } => to(AttemptState::Aborted, Phase::Queued),
             CallOutcome::Doubt { .. } => to(AttemptState::Doubt, Phase::InDoubt),
             CallOutcome::NotSent { then } => to(AttemptState::NotSent, then.phase()),
@@ -265,7 +271,9 @@ impl CallOutcome {
     pub fn state(&self) -> AttemptState {
         match self {
             Self::Taken { .. } => AttemptState::Accepted,
-            Self::Refused { .. } | Self::Later { .. } => AttemptState::Refused,
+            Self::Refused { .. } | Self::Later { .. } | Self::Halted { .. } => {
+                AttemptState::Refused
+            }
             Self::Aborted { .. } => AttemptState::Aborted,
             Self::Doubt { .. } => AttemptState::Doubt,
             Self::NotSent { .. } => AttemptState::NotSent,
@@ -277,7 +285,7 @@ impl CallOutcome {
     pub fn error_code(&self) -> Option<&str> {
         match self {
             Self::Taken { .. } | Self::NotSent { .. } => None,
-            Self::Refused { code } | Self::Later { code, .. } => Some(code),
+            Self::Refused { code } | Self::Later { code, .. } | Self::Halted { code } => Some(code),
             Self::Aborted { reason } | Self::Doubt { reason } | Self::Unresolved { reason, .. } => {
                 Some(reason)
             }
@@ -325,6 +333,10 @@ mod tests {
         assert_eq!(phase_after(&refused), Some(Phase::Dropped));
         assert_eq!(phase_after(&later()), Some(Phase::Deferred));
         assert_eq!(phase_after(&aborted), Some(Phase::Queued));
+        let halted = CallOutcome::Halted {
+            code: "20003".into(),
+        };
+        assert_eq!(phase_after(&halted), Some(Phase::Queued));
         assert_eq!(phase_after(&doubt), Some(Phase::InDoubt));
     }
 

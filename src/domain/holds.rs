@@ -42,6 +42,8 @@ pub struct Holds {
     pub unresolved: Duration,
     /// The same for emails, whose events take longer.
     pub unresolved_email: Duration,
+    /// How long a sender is left alone after the provider refused its account.
+    pub halt: Duration,
 }
 
 impl Holds {
@@ -68,6 +70,7 @@ impl Holds {
         signature: Duration::from_mins(16),
         unresolved: Duration::from_mins(30),
         unresolved_email: Duration::from_hours(1),
+        halt: Duration::from_mins(5),
     };
 
     /// All of them, `scale` times as long.
@@ -92,6 +95,7 @@ impl Holds {
             signature: times(self.signature),
             unresolved: times(self.unresolved),
             unresolved_email: times(self.unresolved_email),
+            halt: times(self.halt),
         }
     }
 }

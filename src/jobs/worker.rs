@@ -16,6 +16,7 @@ use crate::crypto::mac::MacKey;
 use crate::delivery::incarnation::Myself;
 use crate::delivery::{Delivery, release};
 use crate::domain::holds::Holds;
+use crate::providers::ProviderSettings;
 use crate::store::incarnations::NewIncarnation;
 use crate::store::{Db, LANES};
 
@@ -26,6 +27,8 @@ pub struct WorkerOptions {
     pub mac_key: MacKey,
     /// How long things may take.
     pub holds: Holds,
+    /// What providers need to know.
+    pub providers: ProviderSettings,
     /// Sends of this process at once; the registry's number when absent.
     pub concurrency: Option<usize>,
     /// The queues to serve; all when empty.
@@ -54,7 +57,13 @@ impl Worker {
         let new = describe(&options, concurrency);
         let myself = Myself::start(db.direct_options(), new).await;
         let stop_now = CancellationToken::new();
-        let delivery = Delivery::start(db.clone(), myself.clone(), options.holds, stop_now.clone());
+        let delivery = Delivery::start(
+            db.clone(),
+            myself.clone(),
+            options.holds,
+            options.providers.clone(),
+            stop_now.clone(),
+        );
         let engine = Engine::start(engine_config(&db, &myself, options.holds.lease));
         let context = JobContext {
             db: db.clone(),

@@ -4,15 +4,29 @@
 //! itself.
 
 pub mod demo;
+pub mod twilio;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
+use url::Url;
 
+use crate::crypto::key_ring::KeyRing;
 use crate::domain::channel::Channel;
 use crate::domain::ids::{AttemptId, MessageKey};
 use crate::domain::status::Status;
+
+/// What providers need to know of the installation.
+#[derive(Debug, Clone)]
+pub struct ProviderSettings {
+    /// What opens the credentials of tenants.
+    pub keys: KeyRing,
+    /// Where callbacks find us: `https://host`. Without it no real provider sends.
+    pub public_url: Option<String>,
+    /// Where Twilio's API for messages is.
+    pub twilio_api_url: Url,
+}
 
 /// One message for one person, as a provider is asked to carry it.
 #[derive(Debug, Clone)]
@@ -21,10 +35,16 @@ pub struct SendRequest {
     pub key: MessageKey,
     /// Which attempt; the token that callbacks carry.
     pub attempt_id: AttemptId,
+    /// Its number among those of the message, from 1.
+    pub attempt_no: i16,
     /// How it reaches the person.
     pub channel: Channel,
     /// The sender's address.
     pub from: String,
+    /// The provider's pool of senders that chooses one, where the sender has one.
+    pub messaging_service_sid: Option<String>,
+    /// How long it is worth sending.
+    pub validity: Duration,
     /// The person's address.
     pub to: String,
     /// The subject, of emails.
@@ -60,6 +80,12 @@ pub enum SendError {
         code: String,
         /// How long it asked us to wait.
         retry_after: Option<Duration>,
+    },
+    /// The account or the sender may not send. Nothing was accepted, and nothing will be until somebody mends it.
+    #[error("account refused by provider: {code}")]
+    Account {
+        /// The provider's error code, or ours for what is missing.
+        code: String,
     },
     /// The request never reached the provider. Safe to repeat.
     #[error("provider unreachable: {reason}")]

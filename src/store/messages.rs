@@ -1,9 +1,13 @@
 //! Messages: one recipient, one channel, frozen content. Every statement names them by tenant and id.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
+use super::credentials::{TwilioCredentials, list_twilio};
 use super::{StoreError, StoreResult, TenantTx, Tx};
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::{
@@ -192,8 +196,12 @@ pub struct CallContent {
     pub provider: Provider,
     /// The provider account.
     pub account_ref: String,
+    /// The tenant's account, where a real provider carries the channel.
+    pub credentials: Option<Arc<TwilioCredentials>>,
     /// The sender's address.
     pub from: String,
+    /// The provider's pool of senders, where the sender has one.
+    pub messaging_service_sid: Option<String>,
     /// The person's address; none after erasure.
     pub to: Option<String>,
     /// The subject, of emails.
@@ -211,6 +219,34 @@ pub async fn list_call_contents(
     conn: &mut PgConnection,
     keys: &[MessageKey],
 ) -> StoreResult<Vec<CallContent>> {
+    let mut contents = list_texts(conn, keys).await?;
+    let mut wanted: Vec<(TenantId, Channel)> = contents
+        .iter()
+        .filter(|content| content.provider == Provider::Twilio)
+        .map(|content| (content.key.tenant_id, content.channel))
+        .collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    if wanted.is_empty() {
+        return Ok(contents);
+    }
+    // Read anew for every batch: a token that was changed or switched off counts at once.
+    let known: HashMap<(TenantId, Channel), Arc<TwilioCredentials>> = list_twilio(conn, &wanted)
+        .await?
+        .into_iter()
+        .map(|one| ((one.tenant_id, one.channel), Arc::new(one)))
+        .collect();
+    for content in &mut contents {
+        let credentials = known.get(&(content.key.tenant_id, content.channel));
+        // The messages of an account that the tenant has left are not another account's.
+        content.credentials = credentials
+            .filter(|one| one.account_ref == content.account_ref)
+            .cloned();
+    }
+    Ok(contents)
+}
+
+async fn list_texts(conn: &mut PgConnection, keys: &[MessageKey]) -> StoreResult<Vec<CallContent>> {
     let (tenant_ids, ids) = MessageKey::columns(keys);
     let rows = query!(
         r#"
@@ -224,7 +260,8 @@ pub async fn list_call_contents(
         )
         SELECT a.tenant_id AS "tenant_id!", a.id AS "id!", a.channel AS "channel!", a.provider AS "provider!",
                a.provider_account_sid AS "provider_account_sid!", a.expires_at AS "expires_at!", a.address,
-               b.subject AS "subject?", COALESCE(b.body, '') AS "body!", b.html AS "html?", s.address AS from_address
+               b.subject AS "subject?", COALESCE(b.body, '') AS "body!", b.html AS "html?", s.address AS from_address,
+               s.messaging_service_sid
         FROM asked a
         JOIN lanes l ON l.tenant_id = a.tenant_id AND l.id = a.lane_id
         JOIN senders s ON s.tenant_id = l.tenant_id AND s.id = l.sender_id
@@ -245,7 +282,9 @@ pub async fn list_call_contents(
                 channel: row.channel.parse()?,
                 provider: row.provider.parse()?,
                 account_ref: row.provider_account_sid,
+                credentials: None,
                 from: row.from_address,
+                messaging_service_sid: row.messaging_service_sid,
                 to: row.address,
                 subject: row.subject,
                 body: row.body,

@@ -11,4 +11,5 @@ mod pause;
 mod settle;
 mod snapshots;
 mod status;
+mod twilio;
 mod wakes;

@@ -46,7 +46,13 @@ impl World {
         let me = Myself::start(self.db.db().direct_options(), process(1)).await;
         let stop = CancellationToken::new();
         Resolver {
-            delivery: Delivery::start(self.db.db(), me.clone(), self.holds, stop),
+            delivery: Delivery::start(
+                self.db.db(),
+                me.clone(),
+                self.holds,
+                self.providers.clone(),
+                stop,
+            ),
             me,
         }
     }

@@ -9,6 +9,7 @@ pub mod doubts;
 pub mod killable;
 pub mod program;
 pub mod steps;
+pub mod twilio;
 pub mod twins;
 pub mod world;
 

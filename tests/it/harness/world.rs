@@ -1,5 +1,6 @@
 //! A demo tenant with contacts and a worker: what a story about messages needs.
 
+use engageninja::crypto::key_ring::KeyRing;
 use engageninja::crypto::mac::MacKey;
 use engageninja::delivery::campaigns::start_campaign;
 use engageninja::dev::demo::ensure_demo_tenant;
@@ -9,6 +10,7 @@ use engageninja::domain::counts::Counts;
 use engageninja::domain::holds::Holds;
 use engageninja::domain::ids::{CampaignId, ContactId, TemplateId, TemplateVersionId, TenantId};
 use engageninja::jobs::worker::{Worker, WorkerOptions};
+use engageninja::providers::ProviderSettings;
 use engageninja::schedules;
 use engageninja::store::campaign_counts::list_snapshots;
 use engageninja::store::templates::{NewVersion, insert_template, insert_version};
@@ -30,6 +32,8 @@ pub struct World {
     pub mac_key: MacKey,
     /// How long things take.
     pub holds: Holds,
+    /// What providers need to know.
+    pub providers: ProviderSettings,
 }
 
 impl World {
@@ -49,6 +53,7 @@ impl World {
             tenant_id,
             mac_key,
             holds: Holds::REAL,
+            providers: offline(),
         }
     }
 
@@ -158,6 +163,7 @@ impl World {
         WorkerOptions {
             mac_key: self.mac_key.clone(),
             holds: self.holds,
+            providers: self.providers.clone(),
             concurrency: None,
             queues: Vec::new(),
             roles: Vec::new(),
@@ -212,6 +218,15 @@ impl World {
 
     fn db(&self) -> Db {
         self.db.db()
+    }
+}
+
+/// No keys and no address: real providers send nothing.
+pub fn offline() -> ProviderSettings {
+    ProviderSettings {
+        keys: KeyRing::default(),
+        public_url: None,
+        twilio_api_url: "http://127.0.0.1:9".parse().unwrap(),
     }
 }
 

@@ -117,6 +117,7 @@ impl Office {
         let options = WorkerOptions {
             mac_key: self.mac_key.clone(),
             holds: self.holds,
+            providers: crate::harness::world::offline(),
             concurrency: None,
             queues: vec!["imports".into()],
             roles: Vec::new(),

@@ -1,0 +1,461 @@
+//! Text messages: what is asked, what an answer means, and the list that settles what had none.
+//!
+//! Source: Twilio's OpenAPI document `api_v2010`; error pages 20429 (a refusal for speed was never processed), 20500 (a
+//! message may have been sent all the same).
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use url::form_urlencoded::{Serializer, byte_serialize};
+
+use super::client::{Answer, CallError};
+use super::verify::read_callback;
+use super::{Account, Twilio};
+use crate::domain::channel::Channel;
+use crate::domain::status::Status;
+use crate::providers::{
+    AccountError, AccountStatus, Candidate, LookUp, LookUpAnswer, Provider, SendError, SendReceipt,
+    SendRequest, WebhookError, WebhookReport,
+};
+
+/// A wait that the provider asks for is believed up to here.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
+/// How long the provider may try: at most four hours, at least a minute.
+const VALIDITY: std::ops::RangeInclusive<u64> = 60..=14_400;
+/// Pages of one look-up; more messages to one person in half an hour are not ours.
+const PAGES_MAX: usize = 5;
+const PAGE_SIZE: usize = 1000;
+/// What trial accounts put before every text.
+const TRIAL_PREFIX: &str = "Sent from your Twilio trial account - ";
+
+/// Text messages with one account.
+#[derive(Debug)]
+pub struct TwilioSms {
+    twilio: Twilio,
+    account: Account,
+}
+
+impl TwilioSms {
+    pub(super) fn new(twilio: Twilio, account: Account) -> Self {
+        Self { twilio, account }
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("/2010-04-01/Accounts/{}{rest}", self.account.account_sid)
+    }
+
+    /// The form of one message, with the marks that its callbacks come back with.
+    fn form(&self, request: &SendRequest) -> Result<Vec<(&'static str, String)>, SendError> {
+        // Without callbacks a message in doubt could be told by a list alone.
+        let public = self.twilio.public_url().ok_or_else(|| SendError::Account {
+            code: "no_public_url".into(),
+        })?;
+        let mut marks = Serializer::new(String::new());
+        marks.append_pair("t", &request.key.tenant_id.to_string());
+        marks.append_pair("m", &request.key.id.to_string());
+        marks.append_pair("a", &request.attempt_id.to_string());
+        let callback = format!(
+            "{}/api/webhooks/twilio/sms?{}#rc=5&rp=all",
+            public.trim_end_matches('/'),
+            marks.finish()
+        );
+        let validity = request
+            .validity
+            .as_secs()
+            .clamp(*VALIDITY.start(), *VALIDITY.end());
+        let from = match &request.messaging_service_sid {
+            Some(sid) => ("MessagingServiceSid", sid.clone()),
+            None => ("From", request.from.clone()),
+        };
+        Ok(vec![
+            ("To", request.to.clone()),
+            from,
+            ("Body", request.body.clone()),
+            ("StatusCallback", callback),
+            ("ValidityPeriod", validity.to_string()),
+            ("Attempt", request.attempt_no.to_string()),
+        ])
+    }
+
+    async fn read(&self, path: &str) -> Result<Vec<u8>, AccountError> {
+        let answer = self.twilio.get(&self.account, path).await?;
+        match (answer.status, answer.body) {
+            (200, Some(body)) => Ok(body),
+            (401 | 403 | 404, body) => Err(AccountError::Refused(
+                code_of(body.as_deref()).unwrap_or_else(|| answer.status.to_string()),
+            )),
+            (status, _) => Err(AccountError::Unreachable(format!("answered {status}"))),
+        }
+    }
+
+    async fn list(&self, question: &LookUp) -> Result<LookUpAnswer, AccountError> {
+        let to: String = byte_serialize(question.to.as_bytes()).collect();
+        let mut next = Some(self.path(&format!("/Messages.json?To={to}&PageSize={PAGE_SIZE}")));
+        let mut candidates = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let Some(path) = next else { break };
+            let page: Page = serde_json::from_slice(&self.read(&path).await?)
+                .map_err(|error| AccountError::Unreachable(error.to_string()))?;
+            let is_behind = page
+                .messages
+                .iter()
+                .all(|one| one.created_at().is_none_or(|at| at < question.since));
+            let ours = page.messages.into_iter();
+            candidates.extend(ours.filter_map(|one| one.candidate(question)));
+            // The newest come first: a page that is wholly older has only older ones behind it.
+            next = page.next_page_uri.filter(|_| !is_behind);
+        }
+        // Dates have whole seconds; within one the list's own order counts.
+        candidates.reverse();
+        candidates.sort_by_key(|candidate| candidate.created_at);
+        Ok(LookUpAnswer {
+            candidates,
+            is_complete: next.is_none(),
+        })
+    }
+
+    async fn account(&self) -> Result<AccountStatus, AccountError> {
+        #[derive(Deserialize)]
+        struct Shown {
+            status: String,
+            #[serde(rename = "type", default)]
+            kind: String,
+        }
+        let path = format!("/2010-04-01/Accounts/{}.json", self.account.account_sid);
+        let shown: Shown = serde_json::from_slice(&self.read(&path).await?)
+            .map_err(|error| AccountError::Unreachable(error.to_string()))?;
+        Ok(AccountStatus {
+            is_active: shown.status == "active",
+            kind: shown.kind.to_lowercase(),
+        })
+    }
+}
+
+impl Provider for TwilioSms {
+    fn send<'a>(
+        &'a self,
+        request: &'a SendRequest,
+    ) -> BoxFuture<'a, Result<SendReceipt, SendError>> {
+        Box::pin(async move {
+            let form = self.form(request)?;
+            let path = self.path("/Messages.json");
+            let answer = self.twilio.post(&self.account, &path, &form).await?;
+            classify(request.channel, &answer)
+        })
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        question: &'a LookUp,
+    ) -> BoxFuture<'a, Result<LookUpAnswer, AccountError>> {
+        Box::pin(self.list(question))
+    }
+
+    fn verify<'a>(&'a self, _account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>> {
+        Box::pin(async move {
+            let status = self.account().await?;
+            if status.is_active {
+                Ok(())
+            } else {
+                Err(AccountError::Refused("the account is not active".into()))
+            }
+        })
+    }
+
+    fn parse_webhook(&self, channel: Channel, body: &[u8]) -> Result<WebhookReport, WebhookError> {
+        let form: Vec<(String, String)> = url::form_urlencoded::parse(body).into_owned().collect();
+        let callback = read_callback(&form).ok_or_else(|| WebhookError("no message".into()))?;
+        Ok(WebhookReport {
+            status: Status::parse(channel, &callback.status)
+                .map_err(|error| WebhookError(error.to_string()))?,
+            provider_message_id: callback.message_sid,
+            error_code: callback.error_code,
+        })
+    }
+
+    fn status<'a>(
+        &'a self,
+        _account_ref: &'a str,
+    ) -> BoxFuture<'a, Result<AccountStatus, AccountError>> {
+        Box::pin(self.account())
+    }
+}
+
+impl From<CallError> for SendError {
+    fn from(error: CallError) -> Self {
+        let reason = error.to_string();
+        match error {
+            CallError::Sealed(_) => Self::Account {
+                code: "credentials_do_not_open".into(),
+            },
+            CallError::NoClient(_) => Self::Account {
+                code: "no_http_client".into(),
+            },
+            // Made anew it would be the same.
+            CallError::Unmade(_) => Self::Rejected {
+                code: "unusable_request".into(),
+            },
+            CallError::Unreachable(_) => Self::Unavailable { reason },
+            CallError::Broken(_) => Self::Uncertain { reason },
+        }
+    }
+}
+
+impl From<CallError> for AccountError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Sealed(error) => Self::Refused(error.to_string()),
+            other => Self::Unreachable(other.to_string()),
+        }
+    }
+}
+
+/// Codes that condemn the account or the sender, not the message.
+///
+/// Source: Twilio's error pages: 20003 credentials, 20005 account not active, 20404 no such account, 21212 and 21606 the
+/// sender is not ours, 21703 and 21704 the service has no number, 63007 not a WhatsApp sender.
+const ACCOUNT_CODES: &[i64] = &[20003, 20005, 20404, 21212, 21606, 21703, 21704, 63007];
+/// The sender's queue at the provider is full; 20429 is too many requests at once.
+const THROTTLED_CODES: &[i64] = &[20429, 21611];
+
+#[derive(Deserialize)]
+struct Made {
+    sid: String,
+    #[serde(default)]
+    status: String,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    code: i64,
+}
+
+fn code_of(body: Option<&[u8]>) -> Option<String> {
+    let failure: Failure = serde_json::from_slice(body?).ok()?;
+    Some(failure.code.to_string())
+}
+
+/// What an answer to a request for a message means. What is not certain is doubt.
+fn classify(channel: Channel, answer: &Answer) -> Result<SendReceipt, SendError> {
+    let body = answer.body.as_deref();
+    let doubt = |reason: String| Err(SendError::Uncertain { reason });
+    let failure = body.and_then(|body| serde_json::from_slice::<Failure>(body).ok());
+    match (answer.status, failure.map(|failure| failure.code)) {
+        (201, _) => match receipt(channel, body) {
+            Some(receipt) => Ok(receipt),
+            None => doubt("201 without a message".into()),
+        },
+        // Never processed, whoever says so.
+        (429, code) => Err(throttled(code.unwrap_or(20429), answer)),
+        (400..=499, Some(code)) if THROTTLED_CODES.contains(&code) => Err(throttled(code, answer)),
+        (401 | 403, Some(code)) => Err(SendError::Account {
+            code: code.to_string(),
+        }),
+        (408, _) => doubt("answered 408".into()),
+        (400..=499, Some(code)) if ACCOUNT_CODES.contains(&code) => Err(SendError::Account {
+            code: code.to_string(),
+        }),
+        (400..=499, Some(code)) => Err(SendError::Rejected {
+            code: code.to_string(),
+        }),
+        (status, _) => doubt(format!("answered {status}")),
+    }
+}
+
+fn receipt(channel: Channel, body: Option<&[u8]>) -> Option<SendReceipt> {
+    let made: Made = serde_json::from_slice(body?).ok()?;
+    is_sid(&made.sid).then_some(())?;
+    // It has the message, whatever new word it says of it.
+    let status =
+        Status::parse(channel, &made.status).or_else(|_| Status::parse(channel, "accepted"));
+    Some(SendReceipt {
+        provider_message_id: made.sid,
+        status: status.ok()?,
+    })
+}
+
+/// `SM` or `MM`, and 32 hexadecimal digits.
+fn is_sid(text: &str) -> bool {
+    let digits = text.strip_prefix("SM").or_else(|| text.strip_prefix("MM"));
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|c| c.is_ascii_hexdigit()))
+}
+
+fn throttled(code: i64, answer: &Answer) -> SendError {
+    // Dates are not read: a delay of our own does as well.
+    let asked = answer
+        .retry_after
+        .as_deref()
+        .and_then(|text| text.trim().parse().ok());
+    SendError::Throttled {
+        code: code.to_string(),
+        retry_after: asked.map(|secs| Duration::from_secs(secs).min(RETRY_AFTER_MAX)),
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    messages: Vec<Listed>,
+    next_page_uri: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    sid: String,
+    #[serde(default)]
+    body: Option<String>,
+    direction: String,
+    status: String,
+    #[serde(default)]
+    error_code: Option<i64>,
+    date_created: String,
+}
+
+impl Listed {
+    fn created_at(&self) -> Option<DateTime<Utc>> {
+        let at = DateTime::parse_from_rfc2822(&self.date_created).ok()?;
+        Some(at.with_timezone(&Utc))
+    }
+
+    /// The candidate it is, when it is one of ours within the window.
+    fn candidate(self, question: &LookUp) -> Option<Candidate> {
+        let created_at = self.created_at()?;
+        let is_ours = self.direction == "outbound-api"
+            && (question.since..=question.until).contains(&created_at);
+        is_ours.then_some(())?;
+        let status = Status::parse(question.channel, &self.status)
+            .or_else(|_| Status::parse(question.channel, "accepted"))
+            .ok()?;
+        let body = self.body.unwrap_or_default();
+        Some(Candidate {
+            has_same_text: body.strip_prefix(TRIAL_PREFIX).unwrap_or(&body) == question.body,
+            provider_message_id: self.sid,
+            created_at,
+            status,
+            error_code: self.error_code.map(|code| code.to_string()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SID: &str = "SM0123456789abcdef0123456789abcdef";
+
+    fn answered(status: u16, body: &str) -> Result<SendReceipt, SendError> {
+        let answer = Answer {
+            status,
+            retry_after: None,
+            body: Some(body.as_bytes().to_vec()),
+        };
+        classify(Channel::Sms, &answer)
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Means {
+        Taken(&'static str),
+        Refused(&'static str),
+        Later(&'static str),
+        Halted(&'static str),
+        Doubt,
+    }
+
+    #[test]
+    fn every_answer_means_one_thing_and_the_unknown_is_doubt() {
+        use Means::{Doubt, Halted, Later, Refused, Taken};
+        let made = |word: &str| format!(r#"{{"sid":"{SID}","status":"{word}","error_code":null}}"#);
+        let failed = |code: u32| format!(r#"{{"code":{code},"message":"x","status":400}}"#);
+        let html = || "<html>We are sorry</html>".to_owned();
+        let cases = [
+            (201, made("queued"), Taken("queued")),
+            (201, made("accepted"), Taken("accepted")),
+            (201, made("a new word"), Taken("accepted")),
+            (201, format!(r#"{{"sid":"{SID}"}}"#), Taken("accepted")),
+            (201, r#"{"status":"queued"}"#.into(), Doubt),
+            (201, r#"{"sid":"SM1","status":"queued"}"#.into(), Doubt),
+            (201, r#"{"sid":null}"#.into(), Doubt),
+            (201, html(), Doubt),
+            (201, String::new(), Doubt),
+            (200, made("queued"), Doubt),
+            (202, made("queued"), Doubt),
+            (204, String::new(), Doubt),
+            (301, String::new(), Doubt),
+            (307, html(), Doubt),
+            (400, failed(21211), Refused("21211")),
+            (400, failed(21610), Refused("21610")),
+            (400, failed(21408), Refused("21408")),
+            (400, failed(21606), Halted("21606")),
+            (400, failed(21611), Later("21611")),
+            (400, html(), Doubt),
+            (400, String::new(), Doubt),
+            (401, failed(20003), Halted("20003")),
+            (401, html(), Doubt),
+            (403, failed(20005), Halted("20005")),
+            (404, failed(20404), Halted("20404")),
+            (404, html(), Doubt),
+            (408, failed(20001), Doubt),
+            (409, failed(20009), Refused("20009")),
+            (429, failed(20429), Later("20429")),
+            (429, failed(21611), Later("21611")),
+            (429, html(), Later("20429")),
+            (500, failed(20500), Doubt),
+            (502, html(), Doubt),
+            (503, failed(20503), Doubt),
+            (504, String::new(), Doubt),
+            (599, String::new(), Doubt),
+        ];
+        for (status, body, means) in cases {
+            let found = match answered(status, &body) {
+                Ok(receipt) => {
+                    assert_eq!(receipt.provider_message_id, SID);
+                    Means::Taken(receipt.status.as_str())
+                }
+                Err(SendError::Rejected { code }) => Means::Refused(code.leak()),
+                Err(SendError::Throttled { code, .. }) => Means::Later(code.leak()),
+                Err(SendError::Account { code }) => Means::Halted(code.leak()),
+                Err(SendError::Uncertain { .. }) => Means::Doubt,
+                Err(SendError::Unavailable { reason }) => panic!("{status} {body}: {reason}"),
+            };
+            assert_eq!(found, means, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_broke_off_leaves_a_success_in_doubt_and_a_429_certain() {
+        let broken = |status| {
+            let answer = Answer {
+                status,
+                retry_after: None,
+                body: None,
+            };
+            classify(Channel::Sms, &answer)
+        };
+        assert!(matches!(broken(201), Err(SendError::Uncertain { .. })));
+        assert!(matches!(broken(400), Err(SendError::Uncertain { .. })));
+        assert!(matches!(broken(429), Err(SendError::Throttled { .. })));
+    }
+
+    #[test]
+    fn a_wait_of_a_week_is_not_believed() {
+        let waits = |text: Option<&str>| {
+            let answer = Answer {
+                status: 429,
+                retry_after: text.map(str::to_owned),
+                body: None,
+            };
+            match classify(Channel::Sms, &answer) {
+                Err(SendError::Throttled { retry_after, .. }) => retry_after,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(waits(None), None);
+        assert_eq!(waits(Some("7")), Some(Duration::from_secs(7)));
+        assert_eq!(waits(Some(" 0 ")), Some(Duration::ZERO));
+        assert_eq!(waits(Some("604800")), Some(RETRY_AFTER_MAX));
+        assert_eq!(waits(Some("18446744073709551615")), Some(RETRY_AFTER_MAX));
+        assert_eq!(waits(Some("-1")), None);
+        assert_eq!(waits(Some("Wed, 21 Oct 2026 07:28:00 GMT")), None);
+    }
+}

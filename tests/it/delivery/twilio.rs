@@ -1,0 +1,339 @@
+//! Messages through Twilio: one request per attempt on the wire, whatever comes back.
+
+use std::time::Duration;
+
+use engageninja::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, Act, Reply, Weather};
+use engageninja::domain::counts::CountWord;
+use engageninja::domain::ids::{AttemptId, CampaignId, MessageId, MessageKey};
+use engageninja::providers::twilio::{Account, Twilio, place_of_token};
+use engageninja::providers::{AccountError, LookUp, Provider, SendError, SendRequest};
+use uuid::Uuid;
+
+use crate::harness::twilio::{NUMBER, TwilioWorld, silent};
+use crate::harness::{eventually, within};
+
+const DRAIN: Duration = Duration::from_secs(5);
+
+fn internal() -> Reply {
+    Reply::Error {
+        status: 500,
+        code: 20500,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_messages_reach_twilio_once_each() {
+    let it = TwilioWorld::start().await;
+    it.world.add_contacts(1000).await;
+    let campaign = it.world.campaign("Hello {{ first_name }}").await;
+
+    let worker = it.world.worker().await;
+    let _scheduler = it.world.scheduler();
+    within(60, "the campaign completes", it.world.completed(campaign)).await;
+    worker.drain(DRAIN).await;
+
+    let ledger = it.fake.ledger();
+    assert_eq!(ledger.accepted_count(), 1000);
+    assert_eq!(ledger.requested().len(), 1000);
+    assert_eq!(ledger.doubled("m"), Vec::<String>::new());
+    let counts = it.world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::HandedOver), 1000);
+    assert!(counts.is_balanced(), "{counts:?}");
+    assert_eq!(it.world.number("SELECT count(*) FROM live_calls").await, 0);
+    let mapped = "SELECT count(DISTINCT provider_message_id) FROM message_provider_mappings
+        WHERE provider = 'twilio' AND provider_message_id LIKE 'SM%'";
+    assert_eq!(it.world.number(mapped).await, 1000);
+
+    let one = &ledger.accepted()[0];
+    assert_eq!(
+        (one.from.as_str(), one.field("Attempt")),
+        (NUMBER, Some("1"))
+    );
+    assert_eq!(one.mark("t"), Some(it.world.tenant_id.to_string()));
+    assert!(
+        one.status_callback
+            .as_deref()
+            .unwrap()
+            .ends_with("#rc=5&rp=all")
+    );
+    // The expiry of a campaign's messages lies further off than the provider may try.
+    assert_eq!(one.field("ValidityPeriod"), Some("14400"));
+    let marks = format!(
+        "SELECT count(*) FROM send_attempts WHERE id = '{}' AND message_id = '{}' AND state = 1",
+        one.mark("a").unwrap(),
+        one.mark("m").unwrap()
+    );
+    assert_eq!(it.world.number(&marks).await, 1);
+}
+
+impl TwilioWorld {
+    async fn one_message(&self) -> CampaignId {
+        self.world.add_contacts(1).await;
+        self.world.campaign("Hello {{ first_name }}").await
+    }
+
+    async fn state_of_attempt(&self) -> i64 {
+        let sql = "SELECT COALESCE(max(state), -1)::bigint FROM send_attempts WHERE attempt_no = 1";
+        self.world.number(sql).await
+    }
+}
+
+/// The server has the request, and whatever it does then, it sees no second one.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_attempt_is_one_request_whatever_comes_back() {
+    const DOUBT: i64 = 2;
+    const ACCEPTED: i64 = 1;
+    const REFUSED: i64 = 3;
+    let cases = [
+        (Act::FAIR, ACCEPTED),
+        (Act::taken(Reply::Reset), DOUBT),
+        (Act::untaken(Reply::Reset), DOUBT),
+        (Act::taken(Reply::Stall), DOUBT),
+        (Act::taken(internal()), DOUBT),
+        (Act::untaken(internal()), DOUBT),
+        (Act::taken(Reply::NoSid), DOUBT),
+        (Act::taken(Reply::Html { status: 201 }), DOUBT),
+        (Act::taken(Reply::Html { status: 200 }), DOUBT),
+        (Act::taken(Reply::Html { status: 503 }), DOUBT),
+        (Act::taken(Reply::Redirect), DOUBT),
+        (Act::taken(Reply::Endless), DOUBT),
+        (
+            Act::untaken(Reply::Error {
+                status: 400,
+                code: 21211,
+            }),
+            REFUSED,
+        ),
+    ];
+    for (act, state) in cases {
+        let mut it = TwilioWorld::start().await;
+        // A tenth of the real waits; the stall ends by the call's own.
+        it.world.holds.call /= 10;
+        it.fake.script([act.clone()]);
+        it.one_message().await;
+        let worker = it.world.worker().await;
+        eventually("the attempt has an outcome", || async {
+            it.state_of_attempt().await > 0
+        })
+        .await;
+        worker.drain(DRAIN).await;
+
+        assert_eq!(it.state_of_attempt().await, state, "{act:?}");
+        assert_eq!(it.fake.ledger().requested().len(), 1, "{act:?}");
+        assert_eq!(
+            it.fake.ledger().accepted_count(),
+            usize::from(act.takes),
+            "{act:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_of_a_week_is_cut_and_the_message_goes_out_later() {
+    let it = TwilioWorld::start().await;
+    it.fake.script([Act::untaken(Reply::Throttled {
+        retry_after: Some("604800".into()),
+    })]);
+    let campaign = it.one_message().await;
+    let worker = it.world.worker().await;
+    eventually("it is deferred", || async {
+        it.world.counts(campaign).await.get(CountWord::Deferred) == 1
+    })
+    .await;
+    let soon = "SELECT count(*) FROM messages WHERE ready_at <= app_now() + interval '15 min'";
+    assert_eq!(it.world.number(soon).await, 1);
+
+    it.world.db.advance(Duration::from_mins(16)).await;
+    eventually("it is handed over", || async {
+        it.world.counts(campaign).await.get(CountWord::HandedOver) == 1
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    assert_eq!(it.fake.ledger().requested().len(), 2);
+    assert_eq!(it.fake.ledger().accepted_count(), 1);
+}
+
+/// Suspended in mid-campaign: the sender rests, nobody is dropped, and all goes on when the account may send again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_refused_halts_its_sender_and_loses_nothing() {
+    let it = TwilioWorld::start().await;
+    it.world.add_contacts(50).await;
+    it.save_with_wrong_token().await;
+    let campaign = it.world.campaign("Hello {{ first_name }}").await;
+    let worker = it.world.worker().await;
+    eventually("the sender is halted", || async {
+        it.world
+            .number("SELECT count(*) FROM halts WHERE code = '20003'")
+            .await
+            == 1
+    })
+    .await;
+    eventually("all wait", || async {
+        it.world.counts(campaign).await.get(CountWord::Queued) == 50
+    })
+    .await;
+    let seen = it.fake.ledger().requested().len();
+    assert!(seen <= 50, "{seen}");
+    assert_eq!(it.fake.ledger().accepted_count(), 0);
+
+    it.save_account(it.world.tenant_id, AUTH_TOKEN).await;
+    it.world.db.advance(it.world.holds.halt).await;
+    eventually("all are handed over", || async {
+        it.world.counts(campaign).await.get(CountWord::HandedOver) == 50
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    assert_eq!(it.fake.ledger().doubled("m"), Vec::<String>::new());
+}
+
+impl TwilioWorld {
+    async fn save_with_wrong_token(&self) {
+        self.save_account(self.world.tenant_id, "wrong").await;
+    }
+
+    /// The provider by itself, with the account's token or another.
+    fn provider(&self, auth_token: &str) -> Box<dyn Provider> {
+        let settings = self.world.providers.clone();
+        let (tenant_id, credentials_id) = (self.world.tenant_id, Uuid::now_v7());
+        let place = place_of_token(tenant_id, credentials_id);
+        let token = auth_token.to_owned().into();
+        let account = Account {
+            tenant_id,
+            credentials_id,
+            account_sid: ACCOUNT_SID.into(),
+            auth_token: engageninja::crypto::sealed::seal(&settings.keys, place, &token).unwrap(),
+        };
+        Box::new(Twilio::new(settings, &self.world.holds).sms(account))
+    }
+
+    fn request(&self, to: &str, body: &str) -> SendRequest {
+        SendRequest {
+            key: MessageKey {
+                tenant_id: self.world.tenant_id,
+                id: MessageId(Uuid::now_v7()),
+            },
+            attempt_id: AttemptId(Uuid::new_v4()),
+            attempt_no: 1,
+            channel: engageninja::domain::channel::Channel::Sms,
+            from: NUMBER.into(),
+            messaging_service_sid: None,
+            validity: Duration::from_secs(5),
+            to: to.into(),
+            subject: None,
+            body: body.into(),
+            html: None,
+        }
+    }
+
+    fn question(&self, request: &SendRequest) -> LookUp {
+        let now = self.world.db.clock().now();
+        LookUp {
+            key: request.key,
+            attempt_id: request.attempt_id,
+            channel: request.channel,
+            from: request.from.clone(),
+            to: request.to.clone(),
+            body: request.body.clone(),
+            since: now - chrono::TimeDelta::minutes(5),
+            until: now + chrono::TimeDelta::minutes(5),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_answered_for_is_found_in_the_list() {
+    let it = TwilioWorld::start().await;
+    let provider = it.provider(AUTH_TOKEN);
+    let to = "+12055550100";
+    it.fake.script([Act::taken(internal())]);
+    let lost = it.request(to, "Hello & welcome");
+    assert!(matches!(
+        provider.send(&lost).await,
+        Err(SendError::Uncertain { .. })
+    ));
+    let other = it.request(to, "Good-bye");
+    let known = provider.send(&other).await.unwrap();
+    provider
+        .send(&it.request("+12055550101", "Hello & welcome"))
+        .await
+        .unwrap();
+
+    let found = provider.look_up(&it.question(&lost)).await.unwrap();
+
+    assert!(found.is_complete);
+    let same: Vec<bool> = found
+        .candidates
+        .iter()
+        .map(|one| one.has_same_text)
+        .collect();
+    assert_eq!(same, [true, false]);
+    assert_eq!(
+        found.candidates[1].provider_message_id,
+        known.provider_message_id
+    );
+    assert_eq!(
+        it.fake.ledger().accepted()[0].field("ValidityPeriod"),
+        Some("60")
+    );
+
+    it.fake.set_weather(Weather {
+        listing_lag_ms: 60_000,
+        ..silent()
+    });
+    let lagging = provider.look_up(&it.question(&lost)).await.unwrap();
+    assert!(lagging.candidates.is_empty() && lagging.is_complete);
+
+    it.fake.refuse_lists([503]);
+    let away = provider.look_up(&it.question(&lost)).await;
+    assert!(
+        matches!(away, Err(AccountError::Unreachable(_))),
+        "{away:?}"
+    );
+    let stranger = it.provider("wrong").look_up(&it.question(&lost)).await;
+    assert_eq!(stranger, Err(AccountError::Refused("20003".into())));
+}
+
+#[tokio::test]
+async fn an_account_is_verified_or_says_why_not() {
+    let it = TwilioWorld::start().await;
+    let provider = it.provider(AUTH_TOKEN);
+    provider.verify(ACCOUNT_SID).await.unwrap();
+    assert!(provider.status(ACCOUNT_SID).await.unwrap().is_active);
+    let wrong = it.provider("wrong").verify(ACCOUNT_SID).await;
+    assert_eq!(wrong, Err(AccountError::Refused("20003".into())));
+
+    it.fake.suspend(ACCOUNT_SID);
+    assert!(matches!(
+        provider.verify(ACCOUNT_SID).await,
+        Err(AccountError::Refused(_))
+    ));
+    let refused = provider.send(&it.request("+12055550100", "Hello")).await;
+    assert_eq!(
+        refused,
+        Err(SendError::Account {
+            code: "20005".into()
+        })
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_listening_and_no_byte_has_left_us() {
+    let mut it = TwilioWorld::start().await;
+    it.world.providers.twilio_api_url = "http://127.0.0.1:9".parse().unwrap();
+    let sent = it
+        .provider(AUTH_TOKEN)
+        .send(&it.request("+12055550100", "Hello"))
+        .await;
+    assert!(
+        matches!(sent, Err(SendError::Unavailable { .. })),
+        "{sent:?}"
+    );
+
+    it.world.providers.public_url = None;
+    let sent = it
+        .provider(AUTH_TOKEN)
+        .send(&it.request("+12055550100", "Hello"))
+        .await;
+    let code = "no_public_url".into();
+    assert_eq!(sent, Err(SendError::Account { code }));
+}

@@ -1,0 +1,95 @@
+//! A tenant whose text messages go through Twilio, which is the fake one.
+
+use engageninja::crypto::key_ring::KeyRing;
+use engageninja::crypto::sealed::seal;
+use engageninja::dev::fake_twilio::{
+    ACCOUNT_SID, AUTH_TOKEN, CallbackWeather, FakeTwilio, Weather,
+};
+use engageninja::domain::channel::{Channel, Provider};
+use engageninja::domain::ids::TenantId;
+use engageninja::providers::ProviderSettings;
+use engageninja::providers::twilio::place_of_token;
+use engageninja::store::credentials::{TwilioCredentials, save_twilio};
+use engageninja::store::senders::insert_account;
+use uuid::Uuid;
+
+use super::program::KEYS;
+use super::world::World;
+
+/// The number that messages come from.
+pub const NUMBER: &str = "+15005550006";
+
+/// A world and the Twilio it sends through.
+#[derive(Debug)]
+pub struct TwilioWorld {
+    /// The world; its tenant's text messages go through the fake.
+    pub world: World,
+    /// The fake.
+    pub fake: FakeTwilio,
+}
+
+impl TwilioWorld {
+    /// With callbacks that nobody takes: their address has no listener.
+    pub async fn start() -> Self {
+        Self::on(World::start().await).await
+    }
+
+    /// In a world of the caller's.
+    pub async fn on(mut world: World) -> Self {
+        let fake = FakeTwilio::start(world.db.clock()).await.unwrap();
+        fake.set_weather(silent());
+        world.providers = ProviderSettings {
+            keys: KeyRing::parse(&KEYS.to_owned().into()).unwrap(),
+            public_url: Some("http://127.0.0.1:9".into()),
+            twilio_api_url: fake.url().parse().unwrap(),
+        };
+        let world_and_fake = Self { world, fake };
+        world_and_fake
+            .save_account(world_and_fake.world.tenant_id, AUTH_TOKEN)
+            .await;
+        let sender = format!(
+            "UPDATE cell.senders SET provider = 'twilio', account_ref = '{ACCOUNT_SID}', address = '{NUMBER}',
+                segments_per_sec_override = 100000
+             WHERE channel = 'sms' AND tenant_id = '{}'",
+            world_and_fake.world.tenant_id
+        );
+        world_and_fake.world.db.execute(&sender).await;
+        world_and_fake
+    }
+
+    /// Gives a tenant the fake's account, with a token that may be wrong.
+    pub async fn save_account(&self, tenant_id: TenantId, auth_token: &str) {
+        let id = Uuid::now_v7();
+        let place = place_of_token(tenant_id, id);
+        let sealed = seal(
+            &self.world.providers.keys,
+            place,
+            &auth_token.to_owned().into(),
+        );
+        let credentials = TwilioCredentials {
+            tenant_id,
+            id,
+            channel: Channel::Sms,
+            account_ref: ACCOUNT_SID.into(),
+            account_sid: ACCOUNT_SID.into(),
+            auth_token: sealed.unwrap(),
+        };
+        let mut tx = self.world.db.db().system().begin().await.unwrap();
+        insert_account(&mut tx, ACCOUNT_SID, Provider::Twilio)
+            .await
+            .unwrap();
+        save_twilio(&mut tx, &credentials).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+/// Good weather, and no callbacks.
+pub fn silent() -> Weather {
+    Weather {
+        callbacks: CallbackWeather {
+            copies: 0,
+            ..CallbackWeather::default()
+        },
+        ..Weather::default()
+    }
+}
