@@ -187,6 +187,12 @@ metric_names! {
     DOUBT_AGE_SECONDS = "engageninja_doubt_age_seconds";
     /// From a provider's taking a message until a look-up showed it.
     LOOK_UP_LAG_SECONDS = "engageninja_look_up_lag_seconds";
+    /// Calls of providers that were refused, by channel and reason.
+    CALLBACKS_REFUSED_TOTAL = "engageninja_callbacks_refused_total";
+    /// Events of providers that were folded, by what they came to.
+    EVENTS_FOLDED_TOTAL = "engageninja_events_folded_total";
+    /// From an event's coming in until it is folded.
+    EVENT_FOLD_LAG_SECONDS = "engageninja_event_fold_lag_seconds";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
 }

@@ -42,6 +42,7 @@ pub mod stats;
 pub mod suppressions;
 pub mod templates;
 pub mod tenant;
+pub mod webhooks;
 
 use std::io;
 use std::sync::Arc;
@@ -93,6 +94,8 @@ pub enum Tag {
     Stats,
     /// Addresses never to write to.
     Suppressions,
+    /// What providers tell.
+    Webhooks,
     /// Running the platform.
     Ops,
     /// The platform's tenants.
@@ -141,6 +144,7 @@ pub type Resources = (
     suppressions::Suppressions,
     stats::Stats,
     imports::Imports,
+    webhooks::Webhooks,
     ops::OpsResources,
     parked::Parked,
 );
@@ -158,6 +162,7 @@ fn resources(state: &ApiState) -> Resources {
         suppressions::Suppressions::new(state.clone()),
         stats::Stats::new(state.clone()),
         imports::Imports::new(state.clone()),
+        webhooks::Webhooks::new(state.clone()),
         ops::resources(state),
         parked::Parked::new(state.clone()),
     )

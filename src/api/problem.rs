@@ -67,6 +67,8 @@ problem_types! {
     ForeignOrigin = 403 "foreign-origin" "The request comes from another site",
     /// Signed in, but a member of no such tenant.
     NotAMember = 403 "not-a-member" "You are not a member of this tenant",
+    /// The caller did not sign it as a provider's account does.
+    SignatureRefused = 403 "signature-refused" "The signature is missing or wrong",
     /// The tenant is not active.
     TenantInactive = 403 "tenant-inactive" "This tenant is not active",
     /// The role that is given or touched is above one's own.

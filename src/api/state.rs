@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::front::Front;
 use super::passwords::Passwords;
 use crate::clock::Clock;
+use crate::crypto::key_ring::KeyRing;
 use crate::crypto::mac::MacKey;
+use crate::delivery::inbox::events::EventInbox;
 use crate::live::Live;
 use crate::store::Db;
 
@@ -30,6 +32,10 @@ pub struct ApiState {
     pub sign_ins: Arc<Semaphore>,
     /// Live numbers for whoever watches.
     pub live: Live,
+    /// Where providers' events come in.
+    pub events: EventInbox,
+    /// What opens sealed columns.
+    pub keys: KeyRing,
     /// Ends every stream of this process.
     pub streams: CancellationToken,
 }
@@ -39,6 +45,8 @@ impl ApiState {
     pub fn new(db: Db, mac_key: MacKey) -> Self {
         Self {
             live: Live::new(db.clone()),
+            events: EventInbox::spawn(db.clone()),
+            keys: KeyRing::default(),
             streams: CancellationToken::new(),
             db,
             mac_key,
@@ -52,6 +60,13 @@ impl ApiState {
     #[must_use]
     pub fn behind(mut self, front: Front) -> Self {
         self.front = Arc::new(front);
+        self
+    }
+
+    /// The same with keys for sealed columns.
+    #[must_use]
+    pub fn with_keys(mut self, keys: KeyRing) -> Self {
+        self.keys = keys;
         self
     }
 

@@ -63,7 +63,10 @@ impl Installation {
             holds: Holds::REAL.scaled(scale),
             providers: ProviderSettings {
                 keys: key_ring,
-                public_url: None,
+                public_url: config
+                    .public_url
+                    .as_ref()
+                    .map(|url| url.origin().to_owned()),
                 twilio_api_url: config.twilio_api_url.clone(),
             },
         })

@@ -96,7 +96,9 @@ impl Running {
         tasks.spawn(async move { admin.await.context("the admin address failed") });
         if let Some((listener, front)) = parts.api {
             let serve = api::serve(
-                ApiState::new(db.clone(), installation.mac_key.clone()).behind(front),
+                ApiState::new(db.clone(), installation.mac_key.clone())
+                    .behind(front)
+                    .with_keys(installation.providers.keys.clone()),
                 listener,
                 stop.clone(),
             );

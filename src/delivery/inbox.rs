@@ -3,6 +3,9 @@
 //! A report that names its attempt is also the proof that the attempt was accepted, should nobody know that yet: the answer
 //! was lost, or the report overtook it.
 
+pub mod events;
+pub mod fold;
+
 use std::collections::HashMap;
 
 use super::moves::Moves;

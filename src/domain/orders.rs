@@ -77,6 +77,9 @@ pub struct ClearTenant {
     /// Which tenant.
     pub tenant_id: TenantId,
 }
+/// Merge what providers told us into the messages.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct FoldProviderEvents {}
 
 macro_rules! names {
     ($($order:ident = $name:literal),+ $(,)?) => {
@@ -102,5 +105,6 @@ names! {
     DemoAdvanceStatus = "demo-advance-status",
     SyncTenants = "sync-tenants",
     ClearTenant = "clear-tenant",
+    FoldProviderEvents = "fold-provider-events",
     ResolveDoubt = "resolve-doubt",
 }

@@ -8,6 +8,7 @@ pub mod clear_tenant;
 pub mod demo_advance_status;
 pub mod expand_campaign;
 pub mod fold_campaign_deltas;
+pub mod fold_provider_events;
 pub mod import_contacts;
 pub mod maintain_partitions;
 pub mod prune_history;

@@ -11,8 +11,8 @@ use super::queue::{
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
     CancelCampaign, ClearTenant, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas,
-    ImportContacts, MaintainPartitions, PruneHistory, ResolveDoubt, SendMessage, StartDueCampaigns,
-    SyncTenants,
+    FoldProviderEvents, ImportContacts, MaintainPartitions, PruneHistory, ResolveDoubt,
+    SendMessage, StartDueCampaigns, SyncTenants,
 };
 use crate::store::Tx;
 
@@ -112,6 +112,8 @@ orders! {
         unique: |_| Some(PruneHistory::NAME.into()) },
     DemoAdvanceStatus { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
         unique: |_| Some(DemoAdvanceStatus::NAME.into()) },
+    FoldProviderEvents { queue: HOUSE, timeout_secs: 120, tries: 3, lane: |_| None,
+        unique: |_| Some(FoldProviderEvents::NAME.into()) },
     // Each account has its share of time for look-ups, all accounts at once; a round that began is ended.
     ResolveDoubt { queue: HOUSE, timeout_secs: 330, tries: 3, lane: |_| None,
         unique: |_| Some(ResolveDoubt::NAME.into()) },
@@ -184,6 +186,7 @@ mod tests {
             (DemoAdvanceStatus::KIND, DemoAdvanceStatus::QUEUE),
             (SyncTenants::KIND, SyncTenants::QUEUE),
             (ClearTenant::KIND, ClearTenant::QUEUE),
+            (FoldProviderEvents::KIND, FoldProviderEvents::QUEUE),
             (ResolveDoubt::KIND, ResolveDoubt::QUEUE),
         ];
         for name in NAMES {

@@ -1,8 +1,8 @@
 //! The list: which job is ordered when.
 
 use crate::domain::orders::{
-    DemoAdvanceStatus, FoldCampaignDeltas, MaintainPartitions, PruneHistory, ResolveDoubt,
-    StartDueCampaigns, SyncTenants,
+    DemoAdvanceStatus, FoldCampaignDeltas, FoldProviderEvents, MaintainPartitions, PruneHistory,
+    ResolveDoubt, StartDueCampaigns, SyncTenants,
 };
 use crate::jobs::queue::{NewJob, Payload};
 use crate::store::schedules::NewSchedule;
@@ -31,6 +31,7 @@ const fn schedule<P: Payload + Default>(id: &'static str, cron: &'static str) ->
 /// Every schedule: seconds, minutes, hours, day of month, month, day of week; in UTC.
 pub const SCHEDULES: &[Schedule] = &[
     schedule::<FoldCampaignDeltas>("fold-deltas", "* * * * * *"),
+    schedule::<FoldProviderEvents>("fold-events", "* * * * * *"),
     schedule::<DemoAdvanceStatus>("demo-advance", "*/5 * * * * *"),
     schedule::<StartDueCampaigns>("start-due", "*/5 * * * * *"),
     schedule::<ResolveDoubt>("resolve-doubt", "*/5 * * * * *"),

@@ -119,7 +119,8 @@ pub async fn save_twilio(tx: &mut SystemTx, credentials: &TwilioCredentials) -> 
     Ok(())
 }
 
-/// Counts a callback that was refused, with the reason, for whoever looks at the channel.
+/// Counts a callback that was refused, with the reason, for whoever looks at the channel; at most one a second, so that a
+/// stranger cannot keep the row busy.
 pub async fn mark_callback_refused(
     tx: &mut SystemTx,
     tenant_id: TenantId,
@@ -132,6 +133,7 @@ pub async fn mark_callback_refused(
         SET callbacks_refused_at = app_now(), callbacks_refused_reason = $3,
             callbacks_refused_count = callbacks_refused_count + 1
         WHERE tenant_id = $1 AND channel = $2
+          AND (callbacks_refused_at IS NULL OR callbacks_refused_at <= app_now() - interval '1 s')
         "#,
         tenant_id.0,
         channel.as_str(),

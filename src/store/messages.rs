@@ -463,7 +463,8 @@ pub async fn save_steps<K>(tx: &mut Tx<K>, steps: &[(MessageKey, Step)]) -> Stor
             status = CASE WHEN u.rank > m.status_rank THEN u.status ELSE m.status END,
             status_at = CASE WHEN u.rank > m.status_rank THEN app_now() ELSE m.status_at END,
             status_rank = greatest(u.rank, m.status_rank),
-            error_code = COALESCE(u.error_code, m.error_code)
+            -- What was seen instead of an answer no longer counts once the provider has it.
+            error_code = CASE WHEN u.phase = 4 THEN u.error_code ELSE COALESCE(u.error_code, m.error_code) END
         FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::timestamptz[], $6::text[], $7::smallint[],
                     $8::text[])
              AS u (tenant_id, id, phase, drop_reason, ready_at, status, rank, error_code)

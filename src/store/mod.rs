@@ -35,6 +35,7 @@ pub mod messages;
 pub mod migrate;
 pub mod parked;
 pub mod partitions;
+pub mod provider_events;
 pub mod release;
 pub mod schedules;
 pub mod senders;

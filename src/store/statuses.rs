@@ -97,7 +97,9 @@ pub async fn save_believed(tx: &mut SystemTx, believed: &[Believed]) -> StoreRes
         UPDATE messages m
         SET status = u.status, status_rank = u.rank, status_at = app_now(), status_conflict = u.has_conflict,
             -- The code belongs to the status: what an overtaken one said must not depend on who came first.
-            error_code = CASE WHEN u.status IS DISTINCT FROM m.status THEN u.error_code ELSE m.error_code END
+            -- The status may stand already, by the report that proved the attempt.
+            error_code = CASE WHEN u.status IS DISTINCT FROM m.status OR u.error_code IS NOT NULL
+                              THEN u.error_code ELSE m.error_code END
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::smallint[], $5::boolean[], $6::text[])
              AS u (tenant_id, id, status, rank, has_conflict, error_code)
         WHERE m.tenant_id = u.tenant_id AND m.id = u.id

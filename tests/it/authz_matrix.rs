@@ -48,6 +48,7 @@ fn people() -> Vec<Row> {
             Public,
             Json(json!({"email": "a@b.example", "password": "x"})),
         ),
+        ("receive_twilio_status", Public, Nothing),
         ("get_current_session", Known, Nothing),
         ("delete_current_session", Session, Nothing),
         ("list_sessions", Session, Nothing),

@@ -8,8 +8,8 @@ use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::TenantId;
 use engageninja::domain::orders::{
     CancelCampaign, ClearTenant, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas,
-    ImportContacts, MaintainPartitions, NAMES, PruneHistory, ResolveDoubt, SendMessage,
-    StartDueCampaigns, SyncTenants,
+    FoldProviderEvents, ImportContacts, MaintainPartitions, NAMES, PruneHistory, ResolveDoubt,
+    SendMessage, StartDueCampaigns, SyncTenants,
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
@@ -346,6 +346,33 @@ twice! {
             assert_eq!(left, kept, "after {day} days");
         }
         worker.drain(DRAIN).await;
+    }
+
+    FoldProviderEvents: an_event_that_is_folded_thrice_is_folded_once {
+        let world = World::start().await;
+        world.add_contacts(20).await;
+        let campaign = world.campaign("Hello {{ first_name }}").await;
+        let keys = world.let_out(campaign, 20).await;
+        world.begin(&keys).await;
+        // What a callback brings while nobody has told yet that the message was taken.
+        world.db.execute(
+            "INSERT INTO cell.provider_events (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id,
+                 provider_message_id, status, body)
+             SELECT 'tw:' || message_id, provider, account_ref, tenant_id, message_id, id, 'SM' || message_id, 'delivered', '{}'
+             FROM cell.send_attempts",
+        ).await;
+
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        world.do_thrice(Some("provider_events"), &[FoldProviderEvents {}]).await;
+        worker.drain(DRAIN).await;
+
+        let counts = world.counts(campaign).await;
+        assert_eq!(counts.get(CountWord::HandedOver), 20);
+        assert_eq!(counts.get(CountWord::Delivered), 20);
+        assert!(counts.is_balanced(), "{counts:?}");
+        let folded = "SELECT count(*) FROM provider_events WHERE folded_at IS NOT NULL AND tries = 0";
+        assert_eq!(world.number(folded).await, 20);
+        assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
     }
 
     DemoAdvanceStatus: what_the_demo_provider_reports_thrice_counts_once {

@@ -57,4 +57,5 @@ mod stats_api;
 mod templates_api;
 mod tenants;
 mod up;
+mod webhooks;
 mod whole_way;

@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Executor, Row};
 
 use crate::harness::db::TestDb;
 use crate::harness::program::{KEYS, Started, on, program, run, url};
+use crate::harness::twilio::TwilioWorld;
 use crate::harness::{TempDir, eventually};
 
 /// Each variable with the test that shows it.
@@ -46,6 +47,10 @@ const SHOWN: &[(&str, &str)] = &[
     (
         "ENGAGENINJA_ALLOW_UNSAFE_DURABILITY",
         "a_server_that_forgets_has_to_be_allowed",
+    ),
+    (
+        "ENGAGENINJA_TWILIO_API_URL",
+        "twilio_is_asked_where_it_is_configured",
     ),
     ("ENGAGENINJA_LOG", "the_log_is_as_wanted"),
     ("ENGAGENINJA_LOG_FORMAT", "the_log_is_as_wanted"),
@@ -187,6 +192,28 @@ async fn the_direct_url_is_listened_on() {
     })
     .await;
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn twilio_is_asked_where_it_is_configured() {
+    let it = TwilioWorld::start().await;
+    it.world.add_contacts(1).await;
+    it.world.campaign("Hello {{ first_name }}").await;
+    let mut command = on(&it.world.db, &["worker"]);
+    command
+        .env("ENGAGENINJA_TWILIO_API_URL", it.fake.url())
+        .env("ENGAGENINJA_PUBLIC_URL", "https://app.example.test");
+
+    let worker = Started::new(command).await;
+
+    eventually("it was asked", || async {
+        it.fake.ledger().accepted_count() == 1
+    })
+    .await;
+    worker.stop().await;
+    let asked = &it.fake.ledger().accepted()[0];
+    let callback = asked.status_callback.as_deref().unwrap();
+    assert!(callback.starts_with("https://app.example.test/api/webhooks/twilio/sms?t="));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha1::Sha1;
 use url::Url;
 
-use super::Account;
+pub use super::Account;
 use crate::crypto::key_ring::KeyRing;
 use crate::crypto::sealed::SealError;
 

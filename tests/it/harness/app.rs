@@ -85,8 +85,26 @@ impl App {
         (app, tenant)
     }
 
+    /// Starts it beside a world, where its providers call it back.
+    pub async fn called_back(world: &World) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let public_url = format!("http://{}", listener.local_addr().unwrap());
+        let front = Front {
+            public_url: Some(public_url.parse().unwrap()),
+            ..Front::default()
+        };
+        let state = ApiState::new(world.db.db(), world.mac_key.clone())
+            .behind(front)
+            .with_keys(world.providers.keys.clone());
+        Self::serve_on(listener, state, None)
+    }
+
     async fn serve(state: ApiState, db: Option<TestDb>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve_on(listener, state, db)
+    }
+
+    fn serve_on(listener: tokio::net::TcpListener, state: ApiState, db: Option<TestDb>) -> Self {
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         tokio::spawn(api::serve(state.clone(), listener, stop.clone()));
