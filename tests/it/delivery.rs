@@ -5,6 +5,7 @@ mod cancel;
 mod chaos;
 mod ids;
 mod leader;
+mod model;
 mod outage;
 mod pace;
 mod pause;

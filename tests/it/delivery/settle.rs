@@ -21,15 +21,15 @@ const DRAIN: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A world whose messages are let out, and somebody to look at what becomes of them.
-struct Office {
-    world: World,
-    campaign: CampaignId,
-    released: Vec<MessageKey>,
-    resolver: Resolver,
+pub struct Office {
+    pub world: World,
+    pub campaign: CampaignId,
+    pub released: Vec<MessageKey>,
+    pub resolver: Resolver,
 }
 
 impl Office {
-    async fn with_messages(count: u32) -> Self {
+    pub async fn with_messages(count: u32) -> Self {
         let world = World::start().await;
         world.add_contacts(count).await;
         let campaign = world.campaign("Hello {{ first_name }}").await;
@@ -58,7 +58,7 @@ impl Office {
     }
 
     /// Begins one message as another process, which has its lock on `session`.
-    async fn begin_as(&self, owner: &Owner, key: MessageKey) -> Judged {
+    pub async fn begin_as(&self, owner: &Owner, key: MessageKey) -> Judged {
         let pool = self.world.db.db().batch_pool();
         let (keys, tokens) = ([key], [AttemptId(Uuid::new_v4())]);
         let holds = &self.world.holds;
@@ -68,13 +68,13 @@ impl Office {
 }
 
 /// Another process, as the database sees it: an incarnation, and a session that holds its lock.
-struct Owner {
+pub struct Owner {
     incarnation: Incarnation,
     session: PgConnection,
 }
 
 impl Owner {
-    async fn start(world: &World) -> Self {
+    pub async fn start(world: &World) -> Self {
         let mut session = world.session().await;
         let incarnation =
             engageninja::store::incarnations::open_incarnation(&mut session, &process(2)).await;
@@ -84,14 +84,14 @@ impl Owner {
         }
     }
 
-    async fn die(self) {
+    pub async fn die(self) {
         self.session.close().await.unwrap();
     }
 }
 
 impl World {
     /// What the provider would have written down, had the call of this attempt got through.
-    async fn take(&self, key: MessageKey, attempt_no: i16) {
+    pub async fn take(&self, key: MessageKey, attempt_no: i16) {
         let attempt_id = self
             .db
             .text(&format!(
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// The provider says `word` of everything that it took.
-    async fn report_all(&self, word: &str) {
+    pub async fn report_all(&self, word: &str) {
         let rows = self
             .rows("SELECT message_id, attempt_id, provider_message_id FROM demo_ledger")
             .await;
