@@ -14,6 +14,7 @@ use crate::domain::holds::Holds;
 use crate::domain::ids::MessageKey;
 use crate::jobs::queue::Fence;
 use crate::store::halts::save_halts;
+use crate::store::suppressions::suppress_recipients;
 use crate::store::{Db, StoreError, StoreResult};
 
 /// As `begin`: 64 outcomes a commit.
@@ -24,6 +25,11 @@ const BATCH: BatchSpec = BatchSpec {
 };
 /// Between two tries while the database is away.
 const TRY_EVERY: Duration = Duration::from_millis(250);
+
+/// Twilio's code for a recipient who opted out there.
+///
+/// Source: Twilio's error page 21610.
+const OPTED_OUT: &str = "21610";
 
 /// What came of one permission, and the job that looked at the message.
 #[derive(Debug, Clone)]
@@ -81,10 +87,20 @@ async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<(
     outcomes::record(&mut tx, &known).await?;
     let refused: Vec<(MessageKey, &str)> = known.iter().filter_map(refusal_of_account).collect();
     save_halts(&mut tx, &refused, "the provider refuses the account", halt).await?;
+    let opted_out: Vec<MessageKey> = known.iter().filter_map(opt_out).collect();
+    suppress_recipients(&mut tx, &opted_out, OPTED_OUT).await?;
     // A fence that finds nothing belongs to a run that lost its lease; the outcome is true all the same.
     let fences: Vec<Fence> = finished.iter().map(|one| one.fence).collect();
     Fence::complete_many(tx.conn(), &fences).await?;
     tx.commit().await
+}
+
+/// The message whose recipient opted out at the provider: it shall not be asked again for anybody.
+fn opt_out(known: &Known) -> Option<MessageKey> {
+    match &known.outcome {
+        CallOutcome::Refused { code } if code == OPTED_OUT => Some(known.key),
+        _ => None,
+    }
 }
 
 fn refusal_of_account(known: &Known) -> Option<(MessageKey, &str)> {

@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use sqlx::{query, query_as, query_scalar};
 
-use super::{StoreError, StoreResult, TenantTx, affected};
+use super::{StoreError, StoreResult, SystemTx, TenantTx, affected};
 use crate::domain::channel::Channel;
-use crate::domain::ids::{ContactId, TenantId};
+use crate::domain::ids::{ContactId, MessageKey, TenantId};
 use crate::domain::single::SingleFacts;
 
 /// An address on a channel that is not written to.
@@ -124,6 +124,36 @@ pub async fn insert_suppression(
         channel.as_str(),
         dest_mac,
         reason,
+        source,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Suppresses the recipients of messages, because their provider says that they opted out. Locks nothing: an address that
+/// is there stays as it is.
+pub async fn suppress_recipients(
+    tx: &mut SystemTx,
+    keys: &[MessageKey],
+    source: &str,
+) -> StoreResult<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let (tenant_ids, ids) = MessageKey::columns(keys);
+    query!(
+        r#"
+        INSERT INTO suppressions (tenant_id, channel, dest_mac, reason, source)
+        SELECT DISTINCT m.tenant_id, m.channel, m.dest_mac, 'provider', $3
+        FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
+        JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
+        -- One order for every writer of many rows, so that two of them never deadlock.
+        ORDER BY m.tenant_id, m.channel, m.dest_mac
+        ON CONFLICT (tenant_id, channel, dest_mac) DO NOTHING
+        "#,
+        &tenant_ids,
+        &ids,
         source,
     )
     .execute(tx.conn())

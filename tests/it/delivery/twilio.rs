@@ -153,6 +153,37 @@ async fn a_wait_of_a_week_is_cut_and_the_message_goes_out_later() {
     assert_eq!(it.fake.ledger().accepted_count(), 1);
 }
 
+/// The carrier's opt-out counts here too: nobody asks for that address again.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opted_out_at_twilio_is_suppressed_here() {
+    let it = TwilioWorld::start().await;
+    it.world.add_contact("Ann", "+15005550004").await;
+    it.world.add_contact("Bob", "+12055550100").await;
+    let campaign = it.world.campaign("Hello {{ first_name }}").await;
+    let worker = it.world.worker().await;
+    eventually("both are through", || async {
+        it.world.through(campaign).await == 2
+    })
+    .await;
+    let suppressed =
+        "SELECT count(*) FROM suppressions WHERE reason = 'provider' AND source = '21610'";
+    assert_eq!(it.world.number(suppressed).await, 1);
+    let refused = "SELECT count(*) FROM messages WHERE phase = 6 AND drop_reason = 'refused' AND error_code = '21610'";
+    assert_eq!(it.world.number(refused).await, 1);
+
+    let next = it.world.campaign("Hello again, {{ first_name }}").await;
+    eventually("the other one is through", || async {
+        it.world.through(next).await == 1
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    assert_eq!(
+        it.fake.ledger().requested().len(),
+        3,
+        "Ann was asked for once"
+    );
+}
+
 /// Suspended in mid-campaign: the sender rests, nobody is dropped, and all goes on when the account may send again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_is_refused_halts_its_sender_and_loses_nothing() {
