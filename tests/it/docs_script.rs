@@ -47,3 +47,48 @@ async fn the_script_of_the_docs_sends_a_campaign_to_a_file() {
         .await;
     assert_eq!(ledger + refused, 2);
 }
+
+/// The blocks of one part of the page about the API, as one script.
+fn blocks(heading: &str) -> String {
+    let page = include_str!("../../docs/api.md");
+    let part = page.split(&format!("## {heading}\n")).nth(1).unwrap();
+    let part = part.split("\n## ").next().unwrap();
+    let blocks: Vec<_> = part
+        .split("```sh\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap())
+        .collect();
+    assert!(blocks.len() > 5, "{} blocks", blocks.len());
+    blocks.join("\n")
+}
+
+#[tokio::test]
+async fn the_steps_of_the_page_about_the_api_work_one_after_another() {
+    let world = World::start().await;
+    let (app, tenant) = App::beside(&world).await;
+    let owner = app.person(&tenant, Role::Owner).await;
+    let worker = world.worker().await;
+    let _scheduler = world.scheduler();
+    let dir = TempDir::new();
+
+    let run = tokio::process::Command::new("sh")
+        .args(["-euc", &blocks("From signing in to the last message")])
+        .current_dir(dir.path())
+        .env("URL", app.origin())
+        .env("EMAIL", &owner.email)
+        .env("PASSWORD", &owner.password)
+        .stdin(Stdio::null())
+        .output();
+    let output = within(60, "the steps end", run).await.unwrap();
+    worker.drain(std::time::Duration::from_secs(5)).await;
+
+    let said = String::from_utf8(output.stdout).unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complaints}");
+    assert!(said.contains("\"status\":\"completed\""), "{said}");
+    assert!(
+        said.contains("228 points wait for you") || said.contains("17 points wait for you"),
+        "{said}"
+    );
+    assert_eq!(world.number("SELECT count(*) FROM messages").await, 2);
+}

@@ -76,6 +76,15 @@ impl Twin {
         });
         self.add(app, "campaign_id", "/api/campaigns", campaign, "/id")
             .await;
+        let list = json!({"name": name});
+        self.add(app, "list_id", "/api/lists", list, "/id").await;
+        let number = format!("+1205748{:04}", self.fillings);
+        let contact = json!({"phone": number});
+        self.add(app, "contact_id", "/api/contacts", contact, "/contact/id")
+            .await;
+        let message = json!({"channel": "email", "to": "ann@example.com", "subject": "Hello", "body": "Hello", "class": "txn"});
+        let sent = app.post(&self.key, "/api/messages", &message).await.ok(202);
+        self.ids.insert("message_id", text(&sent["id"]));
     }
 
     async fn add(&mut self, app: &App, name: &'static str, path: &str, body: Value, id_at: &str) {
