@@ -13,6 +13,7 @@ use poem_openapi::registry::{MetaParamIn, MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
@@ -44,7 +45,7 @@ pub struct Facts {
     pub request_id: Uuid,
     /// Where it came from.
     pub ip: Option<IpAddr>,
-    /// SHA-256 of method, address and body.
+    /// SHA-256 of method, address and body; of method and address alone where the operation reads its body itself.
     pub hash: [u8; 32],
 }
 
@@ -206,6 +207,14 @@ pub enum Turn<K: Home, R> {
 }
 
 impl Once {
+    /// The same request with the body that the operation has read by now, whose SHA-256 is `hash`.
+    #[must_use]
+    pub fn with_body(mut self, hash: [u8; 32]) -> Self {
+        let whole = Sha256::new().chain_update(self.facts.hash);
+        self.facts.hash = whole.chain_update(hash).finalize().into();
+        self
+    }
+
     /// Opens the change of the actor's tenant in the cell, unless it was made before.
     ///
     /// # Errors

@@ -1,31 +1,30 @@
 //! Imports: a file comes in, is looked at, and becomes contacts.
 
+mod upload;
 mod views;
 
-use futures_util::{Stream, StreamExt};
-use poem::{Body, Request};
+use poem::Request;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
+use serde_json::json;
 
+use self::upload::{drain, receive};
 use self::views::{ImportView, RefusedRowView, StartImport};
 use super::Tag;
 use super::body::Body as JsonBody;
+use super::change::{Facts, Once, Turn};
 use super::csv::{CsvBody, CsvFile};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
-use super::reply::{Accepted, Created};
+use super::reply::{Accepted, AsJson, Created};
 use super::state::ApiState;
-use crate::delivery::imports::{
-    CancelError, StartError, Upload, UploadError, cancel_import, start_import,
-};
+use crate::delivery::imports::{CancelError, StartError, UploadError, cancel_import, start_import};
 use crate::domain::actor::{Actor, Permission};
+use crate::domain::audit::AuditEntry;
 use crate::domain::ids::ImportId;
-use crate::domain::import::{ERROR_ROWS_MAX, FILE_BYTES_MAX, Import, StartRefusal};
+use crate::domain::import::{ERROR_ROWS_MAX, FILE_BYTES_MAX, StartRefusal};
 use crate::store::imports;
-
-/// What is read and thrown away above the limit, so that the client is still there to read the refusal.
-const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The operations on imports.
 #[derive(Debug)]
@@ -49,6 +48,7 @@ impl Imports {
         &self,
         request: &Request,
         actor: Actor,
+        once: Once,
         /// What people call the file.
         #[oai(validator(max_length = 255))]
         file_name: Query<Option<String>>,
@@ -64,11 +64,11 @@ impl Imports {
         }
         let name = file_name.0.filter(|name| !name.trim().is_empty());
         let name = name.unwrap_or_else(|| "contacts.csv".into());
-        let db = self.state.db.clone();
+        let state = self.state.clone();
         // A task of its own: a client that goes away ends the request, and somebody has to tidy up.
-        let received = tokio::spawn(receive(db, actor, name, body.0));
-        let import = received.await.map_err(ApiError::internal)??;
-        Ok(Created(import.into()))
+        tokio::spawn(receive(state, actor, once, name, body.0))
+            .await
+            .map_err(ApiError::internal)?
     }
 
     /// List imports.
@@ -128,18 +128,27 @@ impl Imports {
     async fn start_import(
         &self,
         actor: Actor,
+        once: Once,
         /// The import.
         import_id: Path<ImportId>,
         body: JsonBody<StartImport>,
     ) -> ApiResult<Accepted<ImportView>> {
         actor.require(Permission::ImportContacts)?;
-        let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
-        let import = imports::load_import(&mut tx, actor.tenant_id, import_id.0).await?;
+        let mut change = match once.in_cell(&self.state, &actor).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
+        let tx = change.tx();
+        let import = imports::load_import(tx, actor.tenant_id, import_id.0).await?;
+        let before = import.status;
         let choices = body.0.choices(&import, &actor)?;
         let clock = self.state.clock();
-        let started = start_import(&mut tx, actor.tenant_id, import.id, choices, clock).await?;
-        tx.commit().await?;
-        Ok(Accepted(started.into()))
+        let started = start_import(tx, actor.tenant_id, import.id, choices, clock).await?;
+        let view = ImportView::from(started);
+        let entry = AuditEntry::new("start_import", "import", &import.id)
+            .before(json!({ "status": before }))
+            .after(view.as_json());
+        change.commit(entry, Accepted(view)).await
     }
 
     /// Cancel an import.
@@ -153,14 +162,18 @@ impl Imports {
     async fn cancel_import(
         &self,
         actor: Actor,
+        facts: Facts,
         /// The import.
         import_id: Path<ImportId>,
     ) -> ApiResult<Json<ImportView>> {
         actor.require(Permission::ImportContacts)?;
-        let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
-        let clock = self.state.clock();
-        let cancelled = cancel_import(&mut tx, actor.tenant_id, import_id.0, clock).await?;
-        tx.commit().await?;
+        let mut change = facts.in_cell(&self.state, &actor).await?;
+        let (id, clock) = (import_id.0, self.state.clock());
+        let (before, cancelled) = cancel_import(change.tx(), actor.tenant_id, id, clock).await?;
+        let entry = AuditEntry::new("cancel_import", "import", &id)
+            .before(json!({ "status": before }))
+            .after(json!({ "status": cancelled.status, "rows_read": cancelled.counts.read }));
+        change.finish(entry).await?;
         Ok(Json(cancelled.into()))
     }
 
@@ -226,44 +239,6 @@ impl Imports {
     }
 }
 
-/// Takes a whole body in, or leaves nothing of it.
-async fn receive(
-    db: crate::store::Db,
-    actor: Actor,
-    file_name: String,
-    body: Body,
-) -> ApiResult<Import> {
-    let mut upload = Upload::begin(db, actor.tenant_id, &file_name, actor.user_id()).await?;
-    let mut pieces = body.into_bytes_stream();
-    while let Some(piece) = pieces.next().await {
-        let taken = match piece {
-            Ok(piece) => upload.write(&piece).await.map_err(ApiError::from),
-            Err(error) => Err(ApiError::new(
-                ProblemType::MalformedRequest,
-                "The upload broke off. Send it again.",
-            )
-            .with_source(error)),
-        };
-        if let Err(error) = taken {
-            upload.abort().await;
-            drain(pieces).await;
-            return Err(error);
-        }
-    }
-    Ok(upload.finish().await?)
-}
-
-async fn drain(pieces: impl Stream<Item = std::io::Result<impl AsRef<[u8]>>>) {
-    let mut pieces = std::pin::pin!(pieces);
-    let mut left = DRAIN_BYTES_MAX;
-    while let Some(Ok(piece)) = pieces.next().await {
-        left = left.saturating_sub(piece.as_ref().len());
-        if left == 0 {
-            return;
-        }
-    }
-}
-
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         match error {
@@ -272,6 +247,11 @@ impl From<UploadError> for ApiError {
                 format!(
                     "A file may have at most {FILE_BYTES_MAX} bytes (512 MiB). Split it and import the parts one by one."
                 ),
+            ),
+            UploadError::TookTooLong => Self::new(
+                ProblemType::MalformedRequest,
+                "The upload took more than a day and was given up. Send the file again, or split it and import the parts \
+                 one by one.",
             ),
             UploadError::Refused(refusal) => Self::new(
                 ProblemType::UnreadableFile,

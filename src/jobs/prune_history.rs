@@ -1,5 +1,5 @@
-//! Forgets what is past its time, in bounded batches: kept answers, sessions, uploads of ended imports, fired ticks, and
-//! the demo provider's ledger.
+//! Forgets what is past its time, in bounded batches: kept answers, sessions, uploads of ended imports and those that
+//! never ended, fired ticks, and the demo provider's ledger.
 //!
 //! Running twice is harmless: a batch takes rows that nobody else holds and that are past their time, and what is gone is
 //! gone. What one run leaves comes with the next.
@@ -12,6 +12,8 @@ use crate::store::{Db, StoreResult, control, history};
 
 /// Answers kept under an idempotency key, as docs/api.md says.
 const ANSWERS_KEPT: Duration = Duration::from_hours(7 * 24);
+/// Uploads that did not end: no file takes that long, so whoever received it was killed.
+const UPLOADS_KEPT: Duration = Duration::from_hours(24);
 /// Fired ticks: a tick that old is never tried again.
 const TICKS_KEPT: Duration = Duration::from_hours(2 * 24);
 /// Lines of the demo provider's ledger; looking them up ends within hours.
@@ -21,6 +23,8 @@ const LEDGER_KEPT: Duration = Duration::from_hours(30 * 24);
 const BATCH_ROWS: i64 = 2_000;
 /// Pieces of uploads of one transaction: 1 MiB each.
 const BATCH_CHUNKS: i64 = 32;
+/// Uploads of one transaction: up to 512 pieces each.
+const BATCH_UPLOADS: i64 = 1;
 /// Transactions for one table in one run.
 const ROUNDS_MAX: usize = 200;
 
@@ -40,13 +44,22 @@ enum Pile {
     PlatformAnswers,
     Sessions,
     Chunks,
+    Uploads,
     Ticks,
     Ledger,
 }
 
 async fn prune(db: &Db) -> StoreResult<()> {
-    use Pile::{Answers, Chunks, Ledger, PlatformAnswers, Sessions, Ticks};
-    for pile in [Answers, PlatformAnswers, Sessions, Chunks, Ticks, Ledger] {
+    use Pile::{Answers, Chunks, Ledger, PlatformAnswers, Sessions, Ticks, Uploads};
+    for pile in [
+        Answers,
+        PlatformAnswers,
+        Sessions,
+        Chunks,
+        Uploads,
+        Ticks,
+        Ledger,
+    ] {
         let mut rows = 0;
         for _ in 0..ROUNDS_MAX {
             let gone = prune_batch(db, pile).await?;
@@ -76,6 +89,9 @@ async fn prune_batch(db: &Db, pile: Pile) -> StoreResult<u64> {
     let mut tx = db.system().begin().await?;
     let gone = match pile {
         Pile::Chunks => history::delete_ended_chunks(&mut tx, BATCH_CHUNKS).await?,
+        Pile::Uploads => {
+            history::delete_abandoned_uploads(&mut tx, UPLOADS_KEPT, BATCH_UPLOADS).await?
+        }
         Pile::Ticks => history::delete_old_ticks(&mut tx, TICKS_KEPT, BATCH_ROWS).await?,
         Pile::Ledger => history::delete_old_ledger(&mut tx, LEDGER_KEPT, BATCH_ROWS).await?,
         _ => history::delete_old_answers(&mut tx, ANSWERS_KEPT, BATCH_ROWS).await?,

@@ -62,6 +62,34 @@ pub async fn delete_ended_chunks(tx: &mut SystemTx, limit: i64) -> StoreResult<u
     Ok(done.rows_affected())
 }
 
+/// Forgets uploads that began longer than `kept` ago and never ended, with their pieces, at most `limit`.
+pub async fn delete_abandoned_uploads(
+    tx: &mut SystemTx,
+    kept: Duration,
+    limit: i64,
+) -> StoreResult<u64> {
+    let done = query!(
+        r#"
+        WITH locked AS (
+            SELECT tenant_id, id
+            FROM imports
+            WHERE status = 'uploading' AND mapping = '{}' AND created_at < app_now() - $1::interval
+            ORDER BY tenant_id, id
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM imports i
+        USING locked l
+        WHERE i.tenant_id = l.tenant_id AND i.id = l.id
+        "#,
+        interval(kept),
+        limit,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Forgets fired ticks that are older than `kept`, at most `limit`.
 pub async fn delete_old_ticks(tx: &mut SystemTx, kept: Duration, limit: i64) -> StoreResult<u64> {
     let done = query!(

@@ -14,9 +14,6 @@ use crate::domain::import::{Attestation, Import, ImportCounts, ImportStatus, Pla
 
 const IMPORT: &str = "import";
 
-/// How long an upload may take before what it left is taken for a dead process' remains.
-const UPLOAD_HOURS_MAX: i32 = 6;
-
 struct Row {
     tenant_id: Uuid,
     id: Uuid,
@@ -157,32 +154,16 @@ pub async fn mark_uploaded(
     affected(&done, 1, IMPORT)
 }
 
-/// Removes an import and its bytes, as if it had never been sent.
-pub async fn delete_import(
+/// Removes an upload that has become no import, as if it had never been sent.
+pub async fn delete_upload(
     tx: &mut TenantTx,
     tenant_id: TenantId,
     id: ImportId,
 ) -> StoreResult<()> {
     query!(
-        "DELETE FROM imports WHERE tenant_id = $1 AND id = $2",
+        "DELETE FROM imports WHERE tenant_id = $1 AND id = $2 AND status = 'uploading' AND mapping = '{}'",
         tenant_id.0,
         id.0,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Removes uploads whose process died before their end.
-pub async fn delete_abandoned(tx: &mut TenantTx, tenant_id: TenantId) -> StoreResult<()> {
-    query!(
-        r#"
-        DELETE FROM imports
-        WHERE tenant_id = $1 AND status = 'uploading' AND mapping = '{}'
-          AND created_at < app_now() - make_interval(hours => $2)
-        "#,
-        tenant_id.0,
-        UPLOAD_HOURS_MAX,
     )
     .execute(tx.conn())
     .await?;

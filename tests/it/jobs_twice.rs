@@ -96,7 +96,11 @@ impl World {
 }
 
 /// Tables that are pruned, and a column that tells whose row it is.
-const PILES: [(&str, &str); 5] = [
+const PILES: [(&str, &str); 6] = [
+    (
+        "imports",
+        "CASE WHEN status = 'uploading' THEN file_name END",
+    ),
     ("idempotency_keys", "key"),
     ("control.platform_idempotency_keys", "key"),
     ("control.sessions", "user_agent"),
@@ -121,6 +125,7 @@ fn history(tenant_id: TenantId, name: &str) -> String {
          WITH made AS (
              INSERT INTO cell.imports (tenant_id, id, file_name, status)
              VALUES ('{tenant_id}', gen_random_uuid(), '{name}', 'failed'),
+                    ('{tenant_id}', gen_random_uuid(), '{name}', 'uploading'),
                     ('{tenant_id}', gen_random_uuid(), '{name}', 'running')
              RETURNING tenant_id, id)
          INSERT INTO cell.import_chunks (tenant_id, import_id, chunk_no, bytes) SELECT tenant_id, id, 0, 'x' FROM made"
@@ -326,9 +331,9 @@ twice! {
         };
         world.do_thrice(Some("idempotency_keys"), &[PruneHistory {}]).await;
         assert_eq!(left("LIKE '%old%'").await, [0; PILES.len()]);
-        // A running import's pieces stay, however old it is.
+        // A running import's pieces stay, however old it is, and those that come in now.
         let chunks = "SELECT count(*) FROM import_chunks";
-        assert_eq!(world.number(chunks).await, 2);
+        assert_eq!(world.number(chunks).await, 3);
         assert_eq!(left("LIKE '%young%'").await, [1; PILES.len()]);
 
         // Each to the hour: a day before its time, and a day after.

@@ -10,7 +10,7 @@ use engageninja::domain::orders::ImportContacts;
 use engageninja::jobs::import_contacts::{Progress, import_chunk};
 use engageninja::jobs::worker::{Worker, WorkerOptions};
 use engageninja::store::Db;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use crate::harness::app::{Answer, App, Tenant, answer};
@@ -57,14 +57,20 @@ impl Office {
 
     /// Sends a file and returns the answer.
     pub async fn send(&self, bytes: impl Into<Vec<u8>>) -> Answer {
+        answer(self.file(bytes)).await
+    }
+
+    /// Sends a file under a key of idempotency.
+    pub async fn send_once(&self, once: &str, bytes: impl Into<Vec<u8>>) -> Answer {
+        answer(self.file(bytes).header("idempotency-key", once)).await
+    }
+
+    fn file(&self, bytes: impl Into<Vec<u8>>) -> RequestBuilder {
         let path = "/api/contacts/imports?file_name=people.csv";
         let request = self.app.with_key(&self.key, Method::POST, path);
-        answer(
-            request
-                .header("content-type", "text/csv")
-                .body(bytes.into()),
-        )
-        .await
+        request
+            .header("content-type", "text/csv")
+            .body(bytes.into())
     }
 
     /// Uploads a file that is taken.
@@ -114,12 +120,17 @@ impl Office {
 
     /// A worker for imports alone.
     pub async fn worker(&self) -> Worker {
+        self.worker_for("imports").await
+    }
+
+    /// A worker for one queue.
+    pub async fn worker_for(&self, queue: &str) -> Worker {
         let options = WorkerOptions {
             mac_key: self.mac_key.clone(),
             holds: self.holds,
             providers: crate::harness::world::offline(),
             concurrency: None,
-            queues: vec!["imports".into()],
+            queues: vec![queue.into()],
             roles: Vec::new(),
         };
         Worker::start(self.db(), options).await

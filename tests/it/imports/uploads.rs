@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use engageninja::delivery::imports::{Upload, UploadError};
-use engageninja::domain::ids::TenantId;
+use engageninja::domain::orders::PruneHistory;
+use engageninja::jobs::queue::enqueue;
 use serde_json::json;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::office::Office;
+use super::office::{Office, id_of};
 use crate::harness::{eventually, within};
 
 #[tokio::test]
@@ -164,23 +166,127 @@ async fn a_client_that_goes_away_leaves_nothing() {
     eventually("the upload is removed", || office.is_empty()).await;
 }
 
-#[tokio::test]
-async fn what_a_killed_upload_left_goes_with_the_next_one() {
-    let office = Office::open().await;
-    let begin = |tenant: TenantId| Upload::begin(office.db(), tenant, "people.csv", None);
-    let mut killed = begin(office.tenant.id).await.unwrap();
-    killed
+/// What a process that was killed in the middle of a body leaves.
+async fn killed_upload(office: &Office) -> Upload {
+    let mut upload = Upload::begin(office.db(), office.tenant.id, "people.csv", None)
+        .await
+        .unwrap();
+    upload
         .write("phone\n".repeat(200_000).as_bytes())
         .await
         .unwrap();
-    drop(killed);
+    upload
+}
+
+#[tokio::test]
+async fn what_a_killed_upload_left_is_forgotten_after_a_day() {
+    let office = Office::open().await;
+    let db = office.app.db();
+    drop(killed_upload(&office).await);
     let waiting = office.upload("phone\n2057481542\n").await;
+    let left = "SELECT (SELECT count(*) FROM imports) * 100 + (SELECT count(*) FROM import_chunks)";
 
-    office.app.db().advance(Duration::from_hours(7)).await;
-    drop(begin(office.tenant.id).await.unwrap());
+    db.advance(Duration::from_hours(23)).await;
+    prune(&office).await;
+    assert_eq!(office.number(left).await, 202);
+    db.advance(Duration::from_hours(2)).await;
+    let mut slow = killed_upload(&office).await;
+    prune(&office).await;
 
-    // The new one, and the one that waits to be started.
-    assert_eq!(office.number("SELECT count(*) FROM imports").await, 2);
-    assert_eq!(office.number("SELECT count(*) FROM import_chunks").await, 1);
+    // The one that comes in now, and the one that waits to be started, however long.
+    assert_eq!(office.number(left).await, 202);
     assert_eq!(office.look(waiting).await["status"], "uploaded");
+
+    db.advance(Duration::from_hours(25)).await;
+    prune(&office).await;
+    let more = "phone\n".repeat(200_000);
+    let refusal = slow.write(more.as_bytes()).await;
+    assert!(matches!(refusal, Err(UploadError::TookTooLong)));
+    slow.abort().await;
+    assert_eq!(office.number(left).await, 101);
+}
+
+async fn prune(office: &Office) {
+    let worker = office.worker_for("house").await;
+    let mut tx = office.db().system().begin().await.unwrap();
+    enqueue(&mut tx, PruneHistory {}).await.unwrap();
+    tx.commit().await.unwrap();
+    eventually("history is pruned", || async {
+        let live = format!(
+            "SELECT count(*) FROM jobs WHERE kind = '{}'",
+            PruneHistory::NAME
+        );
+        office.number(&live).await == 0
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_sent_again_under_its_key_is_the_same_import() {
+    let office = Office::open().await;
+    let bytes = "phone\n2057481542\n";
+    let first = office.send_once("one", bytes).await;
+    let again = office.send_once("one", bytes).await;
+    assert_eq!((again.status, &again.text), (first.status, &first.text));
+
+    office
+        .send_once("one", "phone\n2057481543\n")
+        .await
+        .problem(422, "idempotency-key-reused");
+    // Longer than a piece, so that some of it is stored before its end is seen.
+    office
+        .send_once("one", bytes.repeat(100_000))
+        .await
+        .problem(422, "idempotency-key-reused");
+    let other = office.send_once("two", bytes).await;
+    assert_ne!(other.ok(201)["id"], first.ok(201)["id"]);
+    let left = "SELECT (SELECT count(*) FROM imports) * 100 + (SELECT count(*) FROM import_chunks)";
+    assert_eq!(office.number(left).await, 202);
+
+    // The key is kept for what was done alone, and started it may be gone on with.
+    let id = id_of(&first.json());
+    office.start(id, &json!({})).await.ok(202);
+    assert_eq!(office.send_once("one", bytes).await.text, first.text);
+    let refused = office.send_once("three", "").await;
+    refused.problem(422, "unreadable-file");
+    office.send_once("three", bytes).await.ok(201);
+}
+
+#[tokio::test]
+async fn a_file_that_ends_while_its_key_is_taken_waits_for_the_first_ones_answer() {
+    let office = Office::open().await;
+    let mut session = office.app.db().options().cell.connect().await.unwrap();
+    let mut first = session.begin().await.unwrap();
+    let take = format!(
+        "SELECT pg_advisory_xact_lock(public.idempotency_lock_key('{}', 'one'))",
+        office.tenant.id
+    );
+    first.execute(AssertSqlSafe(take)).await.unwrap();
+
+    let busy = office.send_once("one", "phone\n2057481542\n").await;
+    busy.problem(409, "idempotency-key-busy");
+    assert_eq!(busy.header("retry-after"), "1");
+    assert!(office.is_empty().await);
+
+    first.rollback().await.unwrap();
+    office.send_once("one", "phone\n2057481542\n").await.ok(201);
+}
+
+#[tokio::test]
+async fn an_import_is_on_record_from_its_upload_to_its_end() {
+    let office = Office::open().await;
+    let id = office.started("phone\n2057481542\n", &json!({})).await;
+    let cancel = format!("/api/contacts/imports/{id}/cancel");
+    office
+        .app
+        .post(&office.key, &cancel, &json!({}))
+        .await
+        .ok(200);
+    let record = "SELECT string_agg(concat_ws(' ', action, detail #>> '{before,status}', detail #>> '{after,status}'), ', '
+        ORDER BY id) FROM cell.audit_log WHERE target_kind = 'import'";
+    assert_eq!(
+        office.app.db().text(record).await,
+        "create_import uploaded, start_import uploaded queued, cancel_import queued cancelled"
+    );
 }
