@@ -10,7 +10,8 @@ use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde_json::{Value, json};
 
-use self::written::{ContactFields, contact_exists, country_of};
+pub(super) use self::written::country_of;
+use self::written::{ContactFields, contact_exists};
 use super::Tag;
 use super::body::Body;
 use super::change::{Facts, Once, Turn};

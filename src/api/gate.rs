@@ -144,6 +144,7 @@ impl<E: Endpoint> GateEndpoint<E> {
     }
 
     async fn pass(&self, mut request: Request, request_id: Uuid) -> Result<Response, Refusal> {
+        refuse_nul(&request.uri().to_string())?;
         let route = self.routes.find(request.uri().path());
         let method = request.method().clone();
         let operation = route.and_then(|route| route.operation(method.as_str()));
@@ -192,6 +193,17 @@ fn refusal(error: poem::Error, route: Option<&Route>, operation: Option<&Operati
     let allow = (error.problem() == ProblemType::MethodNotAllowed)
         .then(|| route.map_or_else(|| "GET, HEAD".to_owned(), Route::allow));
     Refusal { error, allow }
+}
+
+/// No text of the database holds a NUL: nothing has such a name, and a statement with one would fail.
+fn refuse_nul(address: &str) -> Result<(), ApiError> {
+    if address.contains("%00") {
+        return Err(ApiError::new(
+            ProblemType::InvalidParameter,
+            "The address holds a NUL character (%00). Leave it out.",
+        ));
+    }
+    Ok(())
 }
 
 /// A misspelt filter that is ignored shows the wrong list; refused, it shows the mistake.

@@ -36,6 +36,7 @@ pub mod problem;
 pub mod progress;
 pub mod reply;
 pub mod routes;
+pub mod search;
 pub mod sessions;
 pub mod state;
 pub mod stats;
@@ -92,6 +93,8 @@ pub enum Tag {
     Messages,
     /// The numbers of the home page.
     Stats,
+    /// Finding anything.
+    Search,
     /// Addresses never to write to.
     Suppressions,
     /// What providers tell.
@@ -143,6 +146,7 @@ pub type Resources = (
     messages::Messages,
     suppressions::Suppressions,
     stats::Stats,
+    search::Search,
     imports::Imports,
     webhooks::Webhooks,
     ops::OpsResources,
@@ -161,6 +165,7 @@ fn resources(state: &ApiState) -> Resources {
         messages::Messages::new(state.clone()),
         suppressions::Suppressions::new(state.clone()),
         stats::Stats::new(state.clone()),
+        search::Search::new(state.clone()),
         imports::Imports::new(state.clone()),
         webhooks::Webhooks::new(state.clone()),
         ops::resources(state),

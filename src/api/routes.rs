@@ -184,9 +184,10 @@ fn takes(schema: &Value) -> String {
         (Some(min), Some(max)) => format!("{kind} from {min} to {max}"),
         (Some(min), None) => format!("{kind} from {min}"),
         (None, Some(max)) => format!("{kind} up to {max}"),
-        (None, None) => match schema["maxLength"].as_u64() {
-            Some(max) => format!("{kind} of at most {max} characters"),
-            None => kind.to_owned(),
+        (None, None) => match (schema["minLength"].as_u64(), schema["maxLength"].as_u64()) {
+            (Some(min), Some(max)) => format!("{kind} of {min} to {max} characters"),
+            (None, Some(max)) => format!("{kind} of at most {max} characters"),
+            (_, None) => kind.to_owned(),
         },
     }
 }

@@ -33,6 +33,7 @@ pub mod phone;
 pub mod rate;
 pub mod recipient;
 pub mod release;
+pub mod search;
 pub mod segments;
 pub mod shown;
 pub mod single;

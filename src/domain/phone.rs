@@ -3,6 +3,8 @@
 //! A number that could be meant in two ways is refused with the reason, never guessed: a wrong guess
 //! is a text to a stranger.
 
+pub mod beginnings;
+
 use std::fmt;
 use std::str::FromStr;
 

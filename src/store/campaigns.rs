@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx, TenantTx, affected, interval};
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
+use crate::domain::contact::normalize_name;
 use crate::domain::counts::Counts;
 use crate::domain::ids::{CampaignId, SenderId, TemplateVersionId, TenantId, UserId};
 use crate::domain::rate::LanePace;
@@ -67,13 +68,14 @@ pub async fn insert_campaign(
 ) -> StoreResult<()> {
     query!(
         r#"
-        INSERT INTO campaigns (tenant_id, id, name, channel, class, status, sender_id, content_id, audience,
-                               expires_after, created_by)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        INSERT INTO campaigns (tenant_id, id, name, name_normalized, channel, class, status, sender_id, content_id,
+                               audience, expires_after, created_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         "#,
         campaign.tenant_id.0,
         campaign.id.0,
         campaign.name,
+        normalize_name(Some(&campaign.name), None),
         campaign.channel.as_str(),
         campaign.class.as_str(),
         campaign.status.as_str(),
@@ -228,7 +230,8 @@ pub async fn save_campaign(tx: &mut TenantTx, campaign: &Campaign) -> StoreResul
         r#"
         UPDATE campaigns
         SET name = $3, channel = $4, status = $5, sender_id = $6, content_id = $7, audience = $8, send_at = $9,
-            started_at = $10, paused_at = $11, finished_at = $12, failure_reason = $13, updated_at = app_now()
+            started_at = $10, paused_at = $11, finished_at = $12, failure_reason = $13, name_normalized = $14,
+            updated_at = app_now()
         WHERE tenant_id = $1 AND id = $2
         "#,
         campaign.tenant_id.0,
@@ -244,6 +247,7 @@ pub async fn save_campaign(tx: &mut TenantTx, campaign: &Campaign) -> StoreResul
         campaign.paused_at,
         campaign.finished_at,
         campaign.failure_reason,
+        normalize_name(Some(&campaign.name), None),
     )
     .execute(tx.conn())
     .await?;

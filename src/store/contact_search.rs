@@ -32,7 +32,7 @@ pub struct Found {
 }
 
 /// Above every text that begins with `prefix`.
-fn upper_bound(prefix: &str) -> String {
+pub(super) fn upper_bound(prefix: &str) -> String {
     format!("{prefix}\u{10FFFF}")
 }
 
@@ -149,6 +149,9 @@ async fn emails(
 
 /// The contacts with these ids, in the order of the keys.
 async fn load_all(tx: &mut TenantTx, tenant_id: TenantId, keys: Keys) -> StoreResult<Vec<Found>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids: Vec<ContactId> = keys.iter().map(|(_, id)| *id).collect();
     let mut contacts = query_as!(
         Contact,

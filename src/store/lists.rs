@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::contacts::{Attributes, Contact};
 use super::{StoreError, StoreResult, TenantTx, affected};
+use crate::domain::contact::normalize_name;
 use crate::domain::ids::{ContactId, ListId, TenantId};
 
 const LIST: &str = "list";
@@ -43,10 +44,11 @@ pub async fn insert_list(
     name: &str,
 ) -> StoreResult<()> {
     query!(
-        "INSERT INTO contact_lists (tenant_id, id, name) VALUES ($1, $2, $3)",
+        "INSERT INTO contact_lists (tenant_id, id, name, name_normalized) VALUES ($1, $2, $3, $4)",
         tenant_id.0,
         id.0,
         name,
+        normalize_name(Some(name), None),
     )
     .execute(tx.conn())
     .await?;
@@ -121,10 +123,15 @@ pub async fn save_name(
     name: &str,
 ) -> StoreResult<()> {
     let done = query!(
-        "UPDATE contact_lists SET name = $3, updated_at = app_now() WHERE tenant_id = $1 AND id = $2",
+        r#"
+        UPDATE contact_lists
+        SET name = $3, name_normalized = $4, updated_at = app_now()
+        WHERE tenant_id = $1 AND id = $2
+        "#,
         tenant_id.0,
         id.0,
         name,
+        normalize_name(Some(name), None),
     )
     .execute(tx.conn())
     .await?;

@@ -38,6 +38,7 @@ pub mod partitions;
 pub mod provider_events;
 pub mod release;
 pub mod schedules;
+pub mod search;
 pub mod senders;
 pub mod settings;
 pub mod startup;

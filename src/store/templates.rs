@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{StoreError, StoreResult, TenantTx};
 use crate::domain::channel::Channel;
+use crate::domain::contact::normalize_name;
 use crate::domain::ids::{TemplateId, TemplateVersionId, TenantId, UserId};
 
 const TEMPLATE: &str = "template";
@@ -105,10 +106,11 @@ pub async fn insert_template(
     channel: Channel,
 ) -> StoreResult<()> {
     query!(
-        "INSERT INTO templates (tenant_id, id, name, channel) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO templates (tenant_id, id, name, name_normalized, channel) VALUES ($1, $2, $3, $4, $5)",
         tenant_id.0,
         id.0,
         name,
+        normalize_name(Some(name), None),
         channel.as_str(),
     )
     .execute(tx.conn())

@@ -173,6 +173,7 @@ fn contacts() -> Vec<Row> {
             Json(json!({"channel": "sms", "address": "+13054048481"})),
         ),
         ("get_stats", Needs(ReadMessages), Nothing),
+        ("search_everything", Needs(ReadMessages), Nothing),
         ("list_suppressions", Needs(ReadContacts), Nothing),
         ("delete_suppression", Needs(LiftSuppressions), Nothing),
     ]

@@ -50,6 +50,7 @@ mod quarantine;
 mod queue_conformance;
 mod row_level_security;
 mod schedules;
+mod search_api;
 mod sessions;
 mod settings;
 mod startup;

@@ -288,6 +288,84 @@ fn statements() -> Vec<String> {
     statements
 }
 
+/// What else a search must find by an index: a piece of its statement's text, and what the condition of an index says.
+const SEARCHES: &[(&str, &str)] = &[
+    (
+        "ON p.provider = a.provider AND p.provider_account = a.account_ref",
+        "provider_message_id = $2",
+    ),
+    (
+        "WHERE m.tenant_id = $1 AND m.contact_id = u.contact_id",
+        "contact_id = u.contact_id",
+    ),
+];
+
+const MANY_MAPPINGS: &str = "
+    BEGIN;
+    INSERT INTO cell.message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider,
+                                                provider_account, provider_message_id)
+    SELECT gen_random_uuid(), uuid_floor(app_now()), gen_random_uuid(), 1, 'sms', 'demo', 'one', n
+    FROM generate_series(1, 2000) n;
+    ANALYZE cell.message_provider_mappings";
+
+/// Under row-level security, as a tenant's requests run: only leakproof operators become conditions of an index.
+#[tokio::test]
+async fn a_search_reads_a_range_or_a_key_of_an_index() {
+    let mut bench = Workbench::start().await;
+    // One tenant with many messages, as the planner sees it; gone with the connection.
+    bench.conn.execute(MANY_MAPPINGS).await.unwrap();
+    let mut ranges = 0;
+    for statement in statements() {
+        let pieces = SEARCHES
+            .iter()
+            .filter(|(piece, _)| statement.contains(piece));
+        let pieces: Vec<_> = pieces.collect();
+        if pieces.is_empty() && !statement.contains(BEGINNING) {
+            continue;
+        }
+        let plan = bench.plan("cell", "engageninja_app", "", &statement).await;
+        let (plan, mut conditions) = (plan.unwrap(), Vec::new());
+        index_conditions(&plan, &mut conditions);
+        for (filter, condition) in &conditions {
+            let is_range = condition.contains(">=") && condition.contains(" < ");
+            assert!(
+                !filter.contains(BEGINNING) || is_range,
+                "{condition}: {statement}"
+            );
+        }
+        let found = conditions
+            .iter()
+            .filter(|(filter, _)| filter.contains(BEGINNING));
+        assert_eq!(
+            found.count(),
+            statement.matches(BEGINNING).count(),
+            "{statement}"
+        );
+        ranges += statement.matches(BEGINNING).count();
+        for (_, wanted) in pieces {
+            let is_met = conditions
+                .iter()
+                .any(|(_, condition)| condition.contains(wanted));
+            assert!(is_met, "{conditions:?}: {statement}");
+        }
+    }
+    assert!(ranges >= 9, "{ranges}");
+}
+
+/// What each statement that finds by a beginning filters by, beside the range.
+const BEGINNING: &str = "starts_with(";
+
+/// Of each scan of an index, what it filters by, and its condition.
+fn index_conditions(node: &Value, found: &mut Vec<(String, String)>) {
+    let text = |name: &str| node[name].as_str().unwrap_or_default().to_owned();
+    if node["Relation Name"].is_string() {
+        found.push((text("Filter"), text("Index Cond")));
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        index_conditions(child, found);
+    }
+}
+
 #[tokio::test]
 async fn no_statement_reads_a_whole_table_of_the_message_path() {
     let mut bench = Workbench::start().await;

@@ -215,7 +215,7 @@ impl ConsentGiven {
 }
 
 /// The country that national numbers of the tenant are read in.
-pub(super) async fn country_of(tx: &mut TenantTx, actor: &Actor) -> ApiResult<Country> {
+pub(in crate::api) async fn country_of(tx: &mut TenantTx, actor: &Actor) -> ApiResult<Country> {
     let tenant = tenants::load_tenant(tx, actor.tenant_id).await?;
     let country = tenant.default_country.parse();
     Ok(country.map_err(|_| StoreError::Unreadable("a tenant's country".into()))?)
