@@ -23,9 +23,8 @@ use crate::domain::actor::{Actor, Permission};
 use crate::domain::audit::AuditEntry;
 use crate::domain::campaign::{Audience, Campaign, CampaignEdit};
 use crate::domain::channel::Channel;
-use crate::domain::counts::Counts;
 use crate::domain::ids::{CampaignId, SenderId, TemplateId, TemplateVersionId};
-use crate::domain::rate::{LanePace, Rule};
+use crate::domain::senders::{SenderRetired, SenderState};
 use crate::store::campaign_counts::{self, CountSnapshot};
 use crate::store::templates::Template;
 use crate::store::{StoreError, TenantTx, campaigns, senders, templates};
@@ -124,7 +123,8 @@ impl Campaigns {
         let now = self.state.clock().now();
         let campaign = draft(&actor, &body.0, &template, audience, now);
         campaigns::insert_campaign(tx, &campaign, actor.user_id()).await?;
-        let view = CampaignView::new(campaign, 0, &Counts::default(), None);
+        let progress = CampaignProgress::empty(campaign.status);
+        let view = CampaignView::new(campaign, progress);
         let entry = AuditEntry::new("create_campaign", "campaign", &view.id).after(view.as_json());
         change.commit(entry, Created(view)).await
     }
@@ -200,7 +200,8 @@ impl Campaigns {
 
         let campaign =
             campaigns::load_for_update(tx.conn(), actor.tenant_id, campaign_id.0).await?;
-        let before = CampaignView::new(campaign.clone(), 0, &Counts::default(), None).as_json();
+        let progress = CampaignProgress::empty(campaign.status);
+        let before = CampaignView::new(campaign.clone(), progress).as_json();
         require_parts(tx, &actor, audience.as_ref(), body.0.sender_id).await?;
         let content = match body.0.template_id {
             Some(id) => Some(load_template(tx, &actor, id).await?),
@@ -295,9 +296,12 @@ async fn require_parts(
         require_audience(tx, actor.tenant_id, audience).await?;
     }
     if let Some(sender_id) = sender_id {
-        senders::load_sender(tx.conn(), actor.tenant_id, sender_id)
+        let sender = senders::load_row(tx, actor.tenant_id, sender_id)
             .await
             .map_err(|error| unknown_part(error, "sender_id"))?;
+        if sender.state == SenderState::Retired {
+            return Err(retired_sender());
+        }
     }
     Ok(())
 }
@@ -308,6 +312,17 @@ pub(super) fn unknown_part(error: StoreError, field: &str) -> ApiError {
         return error.into();
     };
     unknown_field(what, field)
+}
+
+fn retired_sender() -> ApiError {
+    ApiError::new(
+        ProblemType::SenderRetired,
+        format!("Nothing was changed: {SenderRetired}."),
+    )
+    .with_errors(vec![FieldError {
+        field: "sender_id".to_owned(),
+        message: "names a sender that was retired".to_owned(),
+    }])
 }
 
 /// The same by the thing's name.
@@ -378,13 +393,13 @@ async fn with_counts(
 
 impl From<(Campaign, CountSnapshot)> for CampaignView {
     fn from((campaign, snapshot): (Campaign, CountSnapshot)) -> Self {
-        let limit = snapshot.pace.as_ref().and_then(LanePace::limit);
-        Self::new(campaign, snapshot.version, &snapshot.counts, limit)
+        let progress = CampaignProgress::of(campaign.status, &snapshot);
+        Self::new(campaign, progress)
     }
 }
 
 impl CampaignView {
-    fn new(campaign: Campaign, version: i64, counts: &Counts, limit: Option<Rule>) -> Self {
+    fn new(campaign: Campaign, progress: CampaignProgress) -> Self {
         Self {
             id: campaign.id,
             name: campaign.name,
@@ -398,7 +413,7 @@ impl CampaignView {
             paused_at: campaign.paused_at,
             finished_at: campaign.finished_at,
             failure_reason: campaign.failure_reason,
-            progress: CampaignProgress::new(campaign.status, version, counts, limit),
+            progress,
         }
     }
 }

@@ -93,6 +93,7 @@ mod tests {
             status: "sending".to_owned(),
             version,
             counts: Counts::default(),
+            halt: None,
             pace: None,
         })
     }

@@ -37,6 +37,7 @@ pub mod progress;
 pub mod reply;
 pub mod routes;
 pub mod search;
+pub mod senders;
 pub mod sessions;
 pub mod state;
 pub mod stats;
@@ -89,6 +90,8 @@ pub enum Tag {
     Templates,
     /// What is said to whom, and how far it is.
     Campaigns,
+    /// Where messages come from.
+    Senders,
     /// Single messages.
     Messages,
     /// The numbers of the home page.
@@ -151,6 +154,7 @@ pub type Resources = (
     webhooks::Webhooks,
     ops::OpsResources,
     parked::Parked,
+    senders::Senders,
 );
 
 fn resources(state: &ApiState) -> Resources {
@@ -170,6 +174,7 @@ fn resources(state: &ApiState) -> Resources {
         webhooks::Webhooks::new(state.clone()),
         ops::resources(state),
         parked::Parked::new(state.clone()),
+        senders::Senders::new(state.clone()),
     )
 }
 

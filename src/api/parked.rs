@@ -210,6 +210,12 @@ impl From<DecideError> for ApiError {
                 "The message is past its time and cannot be sent again; say that it was sent, or give it up.",
             ),
             DecideError::Refused(refusal) => refusal.into(),
+            DecideError::Retired(refusal) => Self::new(
+                ProblemType::SenderRetired,
+                format!(
+                    "Nothing was changed: {refusal}. Say that the message was sent, or give it up."
+                ),
+            ),
             DecideError::Store(error) => error.into(),
         }
     }

@@ -103,6 +103,14 @@ problem_types! {
     CampaignNotPaused = 409 "campaign-not-paused" "The campaign is not paused",
     /// Only a scheduled campaign can be unscheduled.
     CampaignNotScheduled = 409 "campaign-not-scheduled" "The campaign is not scheduled",
+    /// The sender sends nothing any more.
+    SenderRetired = 409 "sender-retired" "The sender was retired",
+    /// There is no halt to lift.
+    SenderNotHalted = 409 "sender-not-halted" "The sender is not halted",
+    /// An address is one sender's alone.
+    SenderTaken = 409 "sender-taken" "The address is another sender's",
+    /// The channel has no provider account.
+    ChannelNotConnected = 409 "channel-not-connected" "The channel has no provider account",
     /// Only a draft can be changed.
     CampaignNotDraft = 409 "campaign-not-draft" "The campaign is not a draft",
     /// It has completed or was cancelled before.
@@ -141,6 +149,8 @@ problem_types! {
     CampaignWithoutTemplate = 422 "campaign-without-template" "The campaign has no template",
     /// The pace is none, or something else is slower.
     InvalidPace = 422 "invalid-pace" "The pace cannot be set",
+    /// The rate is none, or more than a sender of the kind does.
+    InvalidRate = 422 "invalid-rate" "The rate cannot be set",
     /// What was written is no number and no email address.
     InvalidAddress = 422 "invalid-address" "The address cannot be used",
     /// The address opted out, or was suppressed otherwise.
@@ -436,6 +446,21 @@ impl From<StoreError> for ApiError {
                 Self::new(
                     ProblemType::ContactExists,
                     "A contact with the same number and the same email address was made meanwhile. Nothing was changed.",
+                )
+            }
+            StoreError::Constraint { constraint, .. }
+                if constraint == "senders_provider_address_key" =>
+            {
+                Self::new(
+                    ProblemType::SenderTaken,
+                    "Another sender has this address, of this tenant or of another one, and a reply has to find one tenant. \
+                     Retire that one first, or choose another address. Nothing was changed.",
+                )
+            }
+            StoreError::Constraint { constraint, .. } if constraint == "senders_default_key" => {
+                Self::new(
+                    ProblemType::Conflict,
+                    "The channel's default was changed meanwhile. Load the senders again, then decide.",
                 )
             }
             StoreError::Constraint { constraint, .. } => match taken_name(constraint) {

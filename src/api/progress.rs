@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use poem_openapi::Object;
 
+use super::senders::HaltView;
 use crate::domain::campaign::CampaignStatus;
 use crate::domain::counts::{CountWord, Counts};
-use crate::domain::rate::{BucketKind, LanePace, Rule};
+use crate::domain::rate::{BucketKind, LanePace};
 use crate::store::campaign_counts::CountSnapshot;
 use crate::store::{StoreError, StoreResult};
 
@@ -32,6 +33,8 @@ pub struct CampaignProgress {
     pub allowed_per_sec: Option<f64>,
     /// What limits it to that.
     pub limited_by: Option<BucketKind>,
+    /// Why its sender must not send, so that nothing of it begins; absent when it may.
+    pub halt: Option<HaltView>,
 }
 
 /// Where the people of an audience are; each is counted once.
@@ -54,8 +57,29 @@ pub struct ProgressCounts {
 }
 
 impl CampaignProgress {
-    /// What the counts mean, in the words people are shown.
-    pub fn new(status: CampaignStatus, version: i64, counts: &Counts, limit: Option<Rule>) -> Self {
+    /// Of a campaign that nobody is in yet.
+    pub fn empty(status: CampaignStatus) -> Self {
+        Self::new(status, 0, &Counts::default())
+    }
+
+    /// What a snapshot means, in the words people are shown.
+    pub fn of(status: CampaignStatus, snapshot: &CountSnapshot) -> Self {
+        let limit = snapshot.pace.as_ref().and_then(LanePace::limit);
+        let is_open = matches!(status, CampaignStatus::Sending | CampaignStatus::Paused);
+        Self {
+            allowed_per_sec: limit.as_ref().map(|rule| rule.rate_per_sec),
+            limited_by: limit.map(|rule| rule.kind),
+            // What has ended waits for nothing.
+            halt: snapshot
+                .halt
+                .clone()
+                .filter(|_| is_open)
+                .map(HaltView::from),
+            ..Self::new(status, snapshot.version, &snapshot.counts)
+        }
+    }
+
+    fn new(status: CampaignStatus, version: i64, counts: &Counts) -> Self {
         let groups = counts.groups();
         Self {
             status,
@@ -77,8 +101,9 @@ impl CampaignProgress {
                 .into_iter()
                 .map(|(reason, people)| (reason.to_owned(), people))
                 .collect(),
-            allowed_per_sec: limit.as_ref().map(|rule| rule.rate_per_sec),
-            limited_by: limit.map(|rule| rule.kind),
+            allowed_per_sec: None,
+            limited_by: None,
+            halt: None,
         }
     }
 }
@@ -87,8 +112,6 @@ impl TryFrom<&CountSnapshot> for CampaignProgress {
     type Error = StoreError;
 
     fn try_from(snapshot: &CountSnapshot) -> StoreResult<Self> {
-        let status = snapshot.status.parse()?;
-        let limit = snapshot.pace.as_ref().and_then(LanePace::limit);
-        Ok(Self::new(status, snapshot.version, &snapshot.counts, limit))
+        Ok(Self::of(snapshot.status.parse()?, snapshot))
     }
 }

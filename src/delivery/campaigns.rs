@@ -39,6 +39,11 @@ pub enum SwitchError {
     /// It cannot start then.
     #[error(transparent)]
     Time(#[from] SendAtRefusal),
+    /// It cannot go on: what it was sent from is out of use.
+    #[error(
+        "the campaign's sender was retired; cancel it, and write to those who are left with another sender"
+    )]
+    SenderRetired,
     /// The database could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -76,6 +81,11 @@ async fn start_facts(tx: &mut TenantTx, campaign: &Campaign) -> Result<StartFact
     let tenant_id = campaign.tenant_id;
     let sender =
         senders::find_active(tx.conn(), tenant_id, campaign.channel, campaign.sender_id).await?;
+    // Held, so that nobody retires it before the campaign is there to be paused.
+    let is_sender_retired = match sender.as_ref().map(|it| it.id).or(campaign.sender_id) {
+        Some(id) => !senders::hold_unretired(tx.conn(), tenant_id, id).await?,
+        None => false,
+    };
     let has_recipients =
         audience::has_recipients(tx, tenant_id, &campaign.audience, campaign.channel).await?;
     let unknown_variables = match campaign.content_id {
@@ -97,6 +107,7 @@ async fn start_facts(tx: &mut TenantTx, campaign: &Campaign) -> Result<StartFact
     let is_list_gone = lists::hold_lists(tx, tenant_id, asked).await?.len() < asked.len();
     Ok(StartFacts {
         sender_id: sender.map(|sender| sender.id),
+        is_sender_retired,
         unfinished_import,
         is_list_gone,
         has_recipients,
@@ -140,6 +151,7 @@ pub async fn resume_campaign(
     id: CampaignId,
 ) -> Result<Switched, SwitchError> {
     let switched = switch(tx, tenant_id, id, Campaign::resume).await?;
+    require_sender(tx, &switched.campaign).await?;
     lanes::wake_campaign(tx.conn(), tenant_id, id).await?;
     tx.announce(LANES, 0);
     Ok(switched)
@@ -196,6 +208,18 @@ pub async fn unschedule_campaign(
 pub async fn count_in_flight(db: &Db, tenant_id: TenantId, id: CampaignId) -> StoreResult<i64> {
     let mut tx = db.cell(tenant_id).begin().await?;
     attempts::count_in_flight(&mut tx, tenant_id, id).await
+}
+
+/// A campaign that goes on needs the sender it was started with.
+async fn require_sender(tx: &mut TenantTx, campaign: &Campaign) -> Result<(), SwitchError> {
+    let Some(sender_id) = campaign.sender_id else {
+        return Ok(());
+    };
+    if senders::hold_unretired(tx.conn(), campaign.tenant_id, sender_id).await? {
+        Ok(())
+    } else {
+        Err(SwitchError::SenderRetired)
+    }
 }
 
 async fn switch(

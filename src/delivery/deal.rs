@@ -8,10 +8,12 @@ use super::moves::Moves;
 use crate::domain::channel::Class;
 use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::ids::{LaneId, TenantId};
+use crate::domain::message::{DropReason, Phase};
 use crate::domain::orders::SendMessage;
 use crate::domain::rate::{Bucket, Rule};
 use crate::domain::release::{Lane, Turn, plan};
 use crate::jobs::queue::{NewJob, enqueue};
+use crate::store::messages::{Step, lock_queued, save_steps};
 use crate::store::release::{self, DueLane, LaneRow, Picked};
 use crate::store::{StoreResult, SystemTx, buckets};
 
@@ -27,6 +29,8 @@ const PASSES_MAX: usize = 4;
 const CROWDED_RETRY: TimeDelta = TimeDelta::milliseconds(250);
 /// When a halted lane is looked at again, since a halt may be lifted.
 const HALTED_RETRY: TimeDelta = TimeDelta::seconds(1);
+/// Messages of retired senders that one tick drops.
+const DROPS_MAX: i64 = 1_000;
 /// Draws remembered as noted; beyond, each is noted anew.
 const DRAWS_MAX: usize = 50_000;
 
@@ -49,10 +53,18 @@ impl Dealer {
             return Ok(0);
         }
         let due = release::list_due_lanes(tx, now, (TURNS_MAX, BULK_TURNS_MAX), LANES_MAX).await?;
-        let off: Vec<(TenantId, LaneId)> = lanes(&due)
+        let mut off: Vec<(TenantId, LaneId)> = lanes(&due)
             .filter(|(_, lane)| !lane.may_go)
             .map(|(tenant_id, lane)| (tenant_id, lane.id))
             .collect();
+        let left_behind: Vec<LaneId> = lanes(&due)
+            .filter(|(_, lane)| lane.is_retired && lane.campaign_id.is_none())
+            .map(|(_, lane)| lane.id)
+            .collect();
+        if !drop_left_behind(tx, &left_behind).await? {
+            // The rest of them goes with the next tick.
+            off.retain(|(_, id)| !left_behind.contains(id));
+        }
         if !off.is_empty() {
             release::switch_off(tx, &off).await?;
         }
@@ -88,7 +100,8 @@ struct Round {
     turns: Vec<Turn>,
     classes: Vec<Class>,
     buckets: Vec<Bucket>,
-    is_drawn: Vec<bool>,
+    /// Buckets that were drawn on, or whose rate is another one now.
+    has_changed: Vec<bool>,
     /// Lanes that were looked at, and when they come again.
     served: BTreeMap<(TenantId, LaneId), DateTime<Utc>>,
     /// Turns of which a lane was let out.
@@ -117,13 +130,13 @@ impl Round {
             .enumerate()
             .map(|(at, name)| (name, at))
             .collect();
-        let buckets = buckets::load_buckets(tx, rules.into_values().collect()).await?;
+        let loaded = buckets::load_buckets(tx, rules.into_values().collect(), now).await?;
         let mut round = Self {
             now,
             turns: Vec::new(),
             classes: Vec::new(),
-            is_drawn: vec![false; buckets.len()],
-            buckets,
+            has_changed: loaded.iter().map(|loaded| loaded.has_changed).collect(),
+            buckets: loaded.into_iter().map(|loaded| loaded.bucket).collect(),
             served: BTreeMap::new(),
             is_served: Vec::new(),
         };
@@ -260,7 +273,7 @@ impl Round {
         if cost > 0 {
             for bucket in &own {
                 self.buckets[*bucket].charge(cost, self.now);
-                self.is_drawn[*bucket] = true;
+                self.has_changed[*bucket] = true;
             }
         }
         let turn = &mut self.turns[at];
@@ -295,17 +308,40 @@ impl Round {
         if !turns.is_empty() {
             release::save_turns(tx, self.now, &turns).await?;
         }
-        let drawn: Vec<Bucket> = self
+        let changed: Vec<Bucket> = self
             .buckets
             .into_iter()
-            .zip(self.is_drawn)
-            .filter_map(|(bucket, is_drawn)| is_drawn.then_some(bucket))
+            .zip(self.has_changed)
+            .filter_map(|(bucket, has_changed)| has_changed.then_some(bucket))
             .collect();
-        if !drawn.is_empty() {
-            buckets::save_buckets(tx, &drawn).await?;
+        if !changed.is_empty() {
+            buckets::save_buckets(tx, &changed).await?;
         }
         Ok(())
     }
+}
+
+/// Drops single messages that wait behind senders that were retired: nobody could call them off as one does a campaign.
+/// Says whether none is left.
+async fn drop_left_behind(tx: &mut SystemTx, lanes: &[LaneId]) -> StoreResult<bool> {
+    if lanes.is_empty() {
+        return Ok(true);
+    }
+    let locked = lock_queued(tx, lanes, DROPS_MAX).await?;
+    let (phase, reason) = (Phase::Dropped, Some(DropReason::Cancelled));
+    let mut moves = Moves::default();
+    let mut steps = Vec::with_capacity(locked.len());
+    for message in &locked {
+        moves.add(message, phase, reason);
+        let step = Step {
+            drop_reason: reason,
+            ..Step::to(phase)
+        };
+        steps.push((message.key, step));
+    }
+    save_steps(tx, &steps).await?;
+    moves.save(tx).await?;
+    Ok((locked.len() as i64) < DROPS_MAX)
 }
 
 /// Orders a job for each message that was let out, and counts the moves.

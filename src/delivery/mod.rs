@@ -22,6 +22,7 @@ mod moves;
 mod outcomes;
 pub mod release;
 pub mod resolve;
+pub mod senders;
 pub mod single;
 pub mod tenants;
 

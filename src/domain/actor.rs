@@ -44,6 +44,10 @@ text_enum! {
         ReadMessages = "read_messages",
         /// Decide over messages of which nobody knows whether they were sent.
         DecideMessages = "decide_messages",
+        /// See where messages come from.
+        ReadSenders = "read_senders",
+        /// Add, change and retire senders, and lift their halts.
+        ManageSenders = "manage_senders",
         /// See, make and revoke keys.
         ManageKeys = "manage_keys",
         /// See who belongs to the tenant.
@@ -73,6 +77,8 @@ pub const LOWEST_ROLES: &[(Permission, Role)] = &[
     (Permission::SendMessages, Role::Sender),
     (Permission::ReadMessages, Role::Viewer),
     (Permission::DecideMessages, Role::Sender),
+    (Permission::ReadSenders, Role::Viewer),
+    (Permission::ManageSenders, Role::Admin),
     (Permission::ManageKeys, Role::Admin),
     (Permission::ReadMembers, Role::Viewer),
     (Permission::ManageMembers, Role::Admin),

@@ -125,6 +125,8 @@ pub struct Campaign {
 pub struct StartFacts {
     /// The sender to use: the campaign's own, else the channel's default.
     pub sender_id: Option<SenderId>,
+    /// Whether the campaign names a sender that was retired.
+    pub is_sender_retired: bool,
     /// The upload it is written to, while its rows are not all read: people would be missing.
     pub unfinished_import: Option<ImportStatus>,
     /// Whether a list it is written to was deleted since: people would be missing.
@@ -153,6 +155,9 @@ pub enum StartRefusal {
         /// The channel it lacks.
         channel: Channel,
     },
+    /// What it was to be sent from is out of use.
+    #[error("the campaign's sender was retired; choose another one")]
+    SenderRetired,
     /// The people of the upload are not all there yet.
     #[error("the import is {status}; start it and send once it has completed")]
     ImportUnfinished {
@@ -226,6 +231,9 @@ impl Campaign {
         }
         if self.content_id.is_none() {
             return Err(StartRefusal::NoContent);
+        }
+        if facts.is_sender_retired {
+            return Err(StartRefusal::SenderRetired);
         }
         let Some(sender_id) = facts.sender_id else {
             return Err(StartRefusal::NoSender {

@@ -35,6 +35,7 @@ pub mod recipient;
 pub mod release;
 pub mod search;
 pub mod segments;
+pub mod senders;
 pub mod shown;
 pub mod single;
 pub mod status;

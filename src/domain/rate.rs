@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::{Provider, text_enum};
 use super::ids::{CampaignId, TenantId};
+use super::senders::SenderKind;
 
 text_enum! {
     /// Whose rate or quota it is. The words are stored.
@@ -75,10 +76,8 @@ impl LanePace {
                 rate_per_sec,
             })
         };
-        let sender = self
-            .sender_per_sec
-            .or(default_sender_per_sec(self.provider));
         let provider = self.provider;
+        let sender = sender_per_sec(self.sender_per_sec, provider, &self.address);
         [
             rule(
                 BucketKind::Sender,
@@ -159,15 +158,12 @@ pub enum PaceRefusal {
     },
 }
 
-/// What a sender does when nobody said otherwise.
-///
-/// Twilio queues one segment a second for a US long code (error page 21611); other kinds of senders do more, which the
-/// tenant states. The demo's take what they get.
-fn default_sender_per_sec(provider: Provider) -> Option<f64> {
-    match provider {
-        Provider::Twilio => Some(1.0),
-        Provider::AwsSes | Provider::Demo => None,
-    }
+/// How fast a sender goes: as its tenant stated, else as its kind does. The simulated ones take what they get.
+pub fn sender_per_sec(stated: Option<f64>, provider: Provider, address: &str) -> Option<f64> {
+    stated.or_else(|| match provider {
+        Provider::Demo => None,
+        Provider::Twilio | Provider::AwsSes => SenderKind::of(address).default_per_sec(),
+    })
 }
 
 /// The ceiling of a whole account: Twilio refuses more than 2,000 messages a second (error 63017).
@@ -198,6 +194,17 @@ impl Bucket {
         let ahead = self.tat.map_or(0.0, |tat| secs(tat - now).max(0.0));
         let left = self.rule.burst() - ahead * self.rule.rate_per_sec;
         (left + ROUNDING).floor().max(0.0) as i64
+    }
+
+    /// The same after another rate held so far: what was let out beyond it stays let out, in cost and not in time, so that a
+    /// faster rate holds at once and a slower one forgives nothing.
+    #[must_use]
+    pub fn after_rate(mut self, before_per_sec: f64, now: DateTime<Utc>) -> Self {
+        let ahead = self.tat.map_or(0.0, |tat| secs(tat - now));
+        if ahead > 0.0 && before_per_sec != self.rule.rate_per_sec {
+            self.tat = Some(now + after(ahead * before_per_sec / self.rule.rate_per_sec));
+        }
+        self
     }
 
     /// Takes what was let out.
@@ -271,6 +278,21 @@ mod tests {
         assert_eq!(closed.left(at(59_999)), 0);
         assert_eq!(closed.ready_at(at(0)), at(60_000));
         assert_eq!(closed.left(at(60_000)), 2);
+    }
+
+    #[test]
+    fn another_rate_holds_at_once_and_forgives_nothing() {
+        let at_rate = |rate_per_sec, tat| Bucket {
+            tat: Some(tat),
+            ..bucket(rate_per_sec)
+        };
+        // One segment of a hundred-second rate is let out; at 100 a second it is made up for in a hundredth.
+        let faster = at_rate(100.0, at(100_000)).after_rate(0.01, at(0));
+        assert_eq!(faster.tat, Some(at(10)));
+        let slower = at_rate(0.5, at(2_000)).after_rate(5.0, at(0));
+        assert_eq!(slower.tat, Some(at(20_000)));
+        let rested = at_rate(0.5, at(-2_000)).after_rate(5.0, at(0));
+        assert_eq!(rested.tat, Some(at(-2_000)));
     }
 
     #[test]

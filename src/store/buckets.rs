@@ -9,8 +9,21 @@ use super::{StoreResult, SystemTx};
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::rate::{Bucket, Rule};
 
-/// The buckets of these rules, made where they are new, in the rules' order.
-pub async fn load_buckets(tx: &mut SystemTx, rules: Vec<Rule>) -> StoreResult<Vec<Bucket>> {
+/// A bucket as a tick finds it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// With the rule that holds now.
+    pub bucket: Bucket,
+    /// Whether another rate held when it was saved last: it has to be saved, drawn on or not.
+    pub has_changed: bool,
+}
+
+/// The buckets of these rules at `now`, made where they are new, in the rules' order.
+pub async fn load_buckets(
+    tx: &mut SystemTx,
+    rules: Vec<Rule>,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Loaded>> {
     if rules.is_empty() {
         return Ok(Vec::new());
     }
@@ -33,7 +46,7 @@ pub async fn load_buckets(tx: &mut SystemTx, rules: Vec<Rule>) -> StoreResult<Ve
     .await?;
     let rows = query!(
         r#"
-        SELECT b.name, NULLIF(b.tat, '-infinity') AS tat, b.closed_until
+        SELECT b.name, NULLIF(b.tat, '-infinity') AS tat, b.closed_until, b.rate_per_sec::float8 AS rate_per_sec
         FROM unnest($1::text[]) AS u (name)
         JOIN buckets b ON b.name = u.name
         "#,
@@ -45,10 +58,17 @@ pub async fn load_buckets(tx: &mut SystemTx, rules: Vec<Rule>) -> StoreResult<Ve
         .into_iter()
         .map(|rule| {
             let row = rows.iter().find(|row| row.name == rule.name);
-            Bucket {
+            let before_per_sec = row.and_then(|row| row.rate_per_sec);
+            let bucket = Bucket {
                 tat: row.and_then(|row| row.tat),
                 closed_until: row.and_then(|row| row.closed_until),
                 rule,
+            };
+            let before_per_sec = before_per_sec.unwrap_or(bucket.rule.rate_per_sec);
+            let has_changed = before_per_sec != bucket.rule.rate_per_sec;
+            Loaded {
+                bucket: bucket.after_rate(before_per_sec, now),
+                has_changed,
             }
         })
         .collect())

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
+use super::halts::Halt;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::counts::{CountDelta, Counts};
 use crate::domain::ids::{CampaignId, TenantId};
@@ -69,6 +71,8 @@ pub struct CountSnapshot {
     pub counts: Counts,
     /// What decides how fast it goes, once it has a sender.
     pub pace: Option<LanePace>,
+    /// Why its sender must not send, while it must not.
+    pub halt: Option<Halt>,
 }
 
 struct SnapshotRow {
@@ -83,6 +87,10 @@ struct SnapshotRow {
     sender_per_sec: Option<f64>,
     campaign_per_sec: Option<f64>,
     plan_per_sec: Option<f64>,
+    halt_reason: Option<String>,
+    halt_code: Option<String>,
+    halted_at: Option<DateTime<Utc>>,
+    halted_until: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<SnapshotRow> for CountSnapshot {
@@ -103,7 +111,17 @@ impl TryFrom<SnapshotRow> for CountSnapshot {
             }),
             _ => None,
         };
+        let halt = match (row.halt_reason, row.halted_at) {
+            (Some(reason), Some(since)) => Some(Halt {
+                reason,
+                code: row.halt_code,
+                since,
+                until: row.halted_until,
+            }),
+            _ => None,
+        };
         Ok(Self {
+            halt,
             tenant_id,
             campaign_id,
             status: row.status,
@@ -133,11 +151,13 @@ pub async fn list_snapshots(
                COALESCE(w.counts, '{}') AS "counts!: Json<BTreeMap<String, i64>>",
                s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
                s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
-               n.plan_segments_per_sec::float8 AS plan_per_sec
+               n.plan_segments_per_sec::float8 AS plan_per_sec, h.reason AS "halt_reason?", h.code AS "halt_code?",
+               h.set_at AS "halted_at?", NULLIF(h.until, 'infinity') AS "halted_until?"
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, campaign_id)
         JOIN campaigns c ON c.tenant_id = u.tenant_id AND c.id = u.campaign_id
         JOIN tenants n ON n.id = c.tenant_id
         LEFT JOIN senders s ON s.tenant_id = c.tenant_id AND s.id = c.sender_id
+        LEFT JOIN halts h ON h.tenant_id = c.tenant_id AND h.sender_id = c.sender_id AND h.until > app_now()
         LEFT JOIN campaign_totals t ON t.tenant_id = c.tenant_id AND t.campaign_id = c.id
         CROSS JOIN LATERAL (
             SELECT count(*) AS open, array_agg(d.counts) AS counts

@@ -61,6 +61,27 @@ pub async fn list_twilio(
         .collect::<Result<_, StoreError>>()
 }
 
+/// The provider account that a tenant uses for a channel, enabled or not; none when it has connected none.
+pub async fn find_account(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    channel: Channel,
+) -> StoreResult<Option<(Provider, String)>> {
+    let row = query!(
+        r#"
+        SELECT provider, account_ref AS "account_ref!"
+        FROM tenant_channel_credentials_v2
+        WHERE tenant_id = $1 AND channel = $2 AND account_ref IS NOT NULL
+        "#,
+        tenant_id.0,
+        channel.as_str(),
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    row.map(|row| Ok((row.provider.parse()?, row.account_ref)))
+        .transpose()
+}
+
 /// The credentials that a callback of a tenant has to be signed with: also of an account that is disabled by now, since what
 /// it sent still comes to its end.
 pub async fn find_of_callback(

@@ -2,10 +2,69 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::query;
 
-use super::{StoreResult, SystemTx, interval};
-use crate::domain::ids::MessageKey;
+use super::{StoreResult, SystemTx, TenantTx, interval};
+use crate::domain::ids::{MessageKey, SenderId, TenantId};
+
+/// The code of a sender that was retired.
+pub const RETIRED: &str = "sender_retired";
+/// What whoever waits for it is told.
+const RETIRED_REASON: &str =
+    "the sender was retired; cancel what still waits for it, and write with another sender";
+
+/// Why a sender must not send, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// For people: what happened, and what to do.
+    pub reason: String,
+    /// For programs: the provider's code, or ours.
+    pub code: Option<String>,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Until when; none when somebody has to lift it.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// Stops a sender that was retired, for good: begin asks this table alone.
+pub async fn halt_retired(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    sender_id: SenderId,
+) -> StoreResult<()> {
+    query!(
+        r#"
+        INSERT INTO halts (tenant_id, sender_id, until, reason, code)
+        VALUES ($1, $2, 'infinity', $3, $4)
+        ON CONFLICT (tenant_id, sender_id) DO UPDATE
+        SET until = EXCLUDED.until, reason = EXCLUDED.reason, code = EXCLUDED.code, set_at = app_now()
+        "#,
+        tenant_id.0,
+        sender_id.0,
+        RETIRED_REASON,
+        RETIRED,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Ends a halt before its time. Says whether there was one.
+pub async fn lift_halt(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    sender_id: SenderId,
+) -> StoreResult<bool> {
+    let done = query!(
+        "DELETE FROM halts WHERE tenant_id = $1 AND sender_id = $2 AND until > app_now()",
+        tenant_id.0,
+        sender_id.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
 
 /// Halts the senders of messages for a while, each with the code that says why. One that is halted for longer stays so.
 pub async fn save_halts(

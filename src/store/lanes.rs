@@ -117,3 +117,29 @@ pub async fn wake_campaign(
     .await?;
     Ok(())
 }
+
+/// Lets the leader look at every lane of a sender, or of a campaign, that may have something waiting, in the transaction that
+/// changes how fast it goes or whether it goes: one that waits by what held before is due at once.
+pub async fn look_at_lanes(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    sender_id: Option<SenderId>,
+    campaign_id: Option<CampaignId>,
+) -> StoreResult<()> {
+    query!(
+        r#"
+        INSERT INTO lane_wakes (tenant_id, lane_id, head_id, look_now)
+        SELECT l.tenant_id, l.id, l.head, true
+        FROM lanes l
+        LEFT JOIN campaigns c ON c.tenant_id = l.tenant_id AND c.id = l.campaign_id
+        WHERE l.tenant_id = $1 AND ($2::uuid IS NULL OR l.sender_id = $2) AND ($3::uuid IS NULL OR l.campaign_id = $3)
+          AND (c.id IS NULL OR c.status = 'sending')
+        "#,
+        tenant_id.0,
+        sender_id.map(|id| id.0),
+        campaign_id.map(|id| id.0),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

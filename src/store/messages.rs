@@ -8,7 +8,7 @@ use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
 use super::credentials::{TwilioCredentials, list_twilio};
-use super::{StoreError, StoreResult, TenantTx, Tx};
+use super::{StoreError, StoreResult, SystemTx, TenantTx, Tx};
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::{
     CampaignId, ContactId, LaneId, MessageId, MessageKey, TemplateVersionId, TenantId,
@@ -390,6 +390,33 @@ pub async fn lock_waiting(
         &Phase::WAITING.map(i16::from),
         address.map(|(channel, _)| channel.as_str()),
         address.map(|(_, dest_mac)| dest_mac),
+    )
+    .fetch_all(tx.conn())
+    .await?
+    .into_iter()
+    .map(Locked::try_from)
+    .collect()
+}
+
+/// Locks messages in the backlog of these lanes, at most `limit`; those that somebody else holds are left out.
+pub async fn lock_queued(
+    tx: &mut SystemTx,
+    lanes: &[LaneId],
+    limit: i64,
+) -> StoreResult<Vec<Locked>> {
+    let lane_ids: Vec<i64> = lanes.iter().map(|id| id.0).collect();
+    query_as!(
+        LockedRow,
+        r#"
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no
+        FROM messages m
+        WHERE m.lane_id = ANY($1) AND m.phase = 0
+        ORDER BY m.tenant_id, m.id
+        LIMIT $2
+        FOR UPDATE OF m SKIP LOCKED
+        "#,
+        &lane_ids,
+        limit,
     )
     .fetch_all(tx.conn())
     .await?

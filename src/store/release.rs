@@ -214,15 +214,16 @@ pub async fn eat_wakes(tx: &mut SystemTx, now: DateTime<Utc>, limit: i64) -> Sto
             DELETE FROM lane_wakes w
             USING (SELECT id FROM lane_wakes ORDER BY id LIMIT $2) o
             WHERE w.id = o.id
-            RETURNING w.tenant_id, w.lane_id, w.head_id
+            RETURNING w.tenant_id, w.lane_id, w.head_id, w.look_now
         ), heads AS (
-            SELECT DISTINCT ON (g.tenant_id, g.lane_id) g.tenant_id, g.lane_id, g.head_id
+            SELECT g.tenant_id, g.lane_id, (array_agg(g.head_id ORDER BY g.head_id))[1] AS head_id,
+                   bool_or(g.look_now) AS look_now
             FROM gone g
-            ORDER BY g.tenant_id, g.lane_id, g.head_id
+            GROUP BY g.tenant_id, g.lane_id
         ), woken AS (
             UPDATE lanes l
             SET active = true, head = LEAST(l.head, h.head_id),
-                next_at = CASE WHEN l.active THEN l.next_at ELSE LEAST(l.next_at, $3) END
+                next_at = CASE WHEN l.active AND NOT h.look_now THEN l.next_at ELSE LEAST(l.next_at, $3) END
             FROM heads h
             WHERE l.tenant_id = h.tenant_id AND l.id = h.lane_id
             RETURNING l.tenant_id, l.class
@@ -303,8 +304,13 @@ pub struct LaneRow {
     pub id: LaneId,
     /// What one visit grants it, before the tenant's weight.
     pub quantum: i16,
-    /// False while the campaign or the tenant is stopped: the lane is switched off, and going on wakes it.
+    /// False while the campaign or the tenant is stopped, and for good when the sender was retired: the lane is switched
+    /// off, and going on wakes it.
     pub may_go: bool,
+    /// Whether the sender was retired.
+    pub is_retired: bool,
+    /// Its campaign.
+    pub campaign_id: Option<CampaignId>,
     /// Its sender must not send before; the lane stays on and is passed over.
     pub halted_until: Option<DateTime<Utc>>,
     /// What decides how fast it may go.
@@ -337,8 +343,10 @@ pub async fn list_due_lanes(
         )
         SELECT d.tenant_id AS "tenant_id!", d.class AS "class!", d.weight AS "weight!", d.deficit AS "deficit!",
                l.id AS "lane_id?", l.quantum AS "quantum?", l.campaign_id,
-               (n.status = 'active' AND (c.id IS NULL OR c.status = 'sending')) AS "may_go?", h.until AS "halted_until?",
-               s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
+               (n.status = 'active' AND s.status <> 'released' AND (c.id IS NULL OR c.status = 'sending')) AS "may_go?",
+               s.status = 'released' AS "is_retired?",
+               -- A halt may have no end, which is no instant. LEAST alone would make one of none.
+               CASE WHEN h.until IS NOT NULL THEN LEAST(h.until, $5 + INTERVAL '1 day') END AS "halted_until?", s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
                s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
                n.plan_segments_per_sec::float8 AS plan_per_sec
         FROM due d
@@ -371,6 +379,8 @@ pub async fn list_due_lanes(
                     id: LaneId(id),
                     quantum: row.quantum.unwrap_or(1),
                     may_go: row.may_go.unwrap_or(false),
+                    is_retired: row.is_retired.unwrap_or(false),
+                    campaign_id: row.campaign_id.map(CampaignId),
                     halted_until: row.halted_until,
                     pace: LanePace {
                         tenant_id,

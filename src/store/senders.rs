@@ -1,11 +1,17 @@
-//! Where messages come from, and the provider accounts behind.
+//! Where messages come from, and the provider accounts behind. What their tenants change is in [`changes`].
 
+pub mod changes;
+
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, SystemTx};
+use super::halts::Halt;
+use super::{StoreError, StoreResult, SystemTx, TenantTx};
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::{SenderId, TenantId};
+use crate::domain::rate::sender_per_sec;
+use crate::domain::senders::{SenderKind, SenderState};
 
 /// A number, a WhatsApp sender or a mail identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,4 +131,180 @@ pub async fn insert_default_sender(
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// A sender as its tenant sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SenderRow {
+    /// The sender.
+    pub sender: Sender,
+    /// The provider's pool that chooses one, where it has one.
+    pub messaging_service_sid: Option<String>,
+    /// Whether its channel uses it when nobody says otherwise.
+    pub is_default: bool,
+    /// Where it is.
+    pub state: SenderState,
+    /// The rate its tenant stated, in segments a second.
+    pub stated_per_sec: Option<f64>,
+    /// Why it must not send, while it must not.
+    pub halt: Option<Halt>,
+    /// Campaigns that are sending from it, or paused.
+    pub running_campaigns: i64,
+    /// When it was added.
+    pub created_at: DateTime<Utc>,
+}
+
+struct ShownRow {
+    id: Uuid,
+    channel: String,
+    provider: String,
+    account_ref: String,
+    address: String,
+    messaging_service_sid: Option<String>,
+    is_default: bool,
+    status: String,
+    stated_per_sec: Option<f64>,
+    halt_reason: Option<String>,
+    halt_code: Option<String>,
+    halted_at: Option<DateTime<Utc>>,
+    halted_until: Option<DateTime<Utc>>,
+    running_campaigns: i64,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<ShownRow> for SenderRow {
+    type Error = StoreError;
+
+    fn try_from(row: ShownRow) -> StoreResult<Self> {
+        let halt = match (row.halt_reason, row.halted_at) {
+            (Some(reason), Some(since)) => Some(Halt {
+                reason,
+                code: row.halt_code,
+                since,
+                until: row.halted_until,
+            }),
+            _ => None,
+        };
+        let state = match row.status.as_str() {
+            "released" => SenderState::Retired,
+            "provisioning" => SenderState::Provisioning,
+            _ if halt.is_some() => SenderState::Halted,
+            _ => SenderState::Active,
+        };
+        Ok(Self {
+            sender: Sender {
+                id: SenderId(row.id),
+                channel: row.channel.parse()?,
+                provider: row.provider.parse()?,
+                account_ref: row.account_ref,
+                address: row.address,
+            },
+            messaging_service_sid: row.messaging_service_sid,
+            is_default: row.is_default,
+            state,
+            stated_per_sec: row.stated_per_sec,
+            halt,
+            running_campaigns: row.running_campaigns,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Senders of a tenant, the newest first: one, those of a channel, or all; from before `before` on.
+pub async fn list_senders(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    wanted: (Option<SenderId>, Option<Channel>),
+    before: Option<SenderId>,
+    limit: i64,
+) -> StoreResult<Vec<SenderRow>> {
+    query_as!(
+        ShownRow,
+        r#"
+        SELECT s.id, s.channel, s.provider, s.account_ref, s.address, s.messaging_service_sid, s.is_default, s.status,
+               s.segments_per_sec_override::float8 AS stated_per_sec, h.reason AS "halt_reason?", h.code AS "halt_code?",
+               h.set_at AS "halted_at?", NULLIF(h.until, 'infinity') AS "halted_until?",
+               (SELECT count(*) FROM campaigns c
+                WHERE c.tenant_id = s.tenant_id AND c.sender_id = s.id AND c.status IN ('sending', 'paused'))
+                   AS "running_campaigns!",
+               s.created_at
+        FROM senders s
+        LEFT JOIN halts h ON h.tenant_id = s.tenant_id AND h.sender_id = s.id AND h.until > app_now()
+        WHERE s.tenant_id = $1 AND ($2::uuid IS NULL OR s.id = $2) AND ($3::text IS NULL OR s.channel = $3)
+          AND ($4::uuid IS NULL OR s.id < $4)
+        ORDER BY s.id DESC
+        LIMIT $5
+        "#,
+        tenant_id.0,
+        wanted.0.map(|id| id.0),
+        wanted.1.map(Channel::as_str),
+        before.map(|id| id.0),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?
+    .into_iter()
+    .map(SenderRow::try_from)
+    .collect()
+}
+
+/// One sender as its tenant sees it, retired or not.
+pub async fn load_row(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: SenderId,
+) -> StoreResult<SenderRow> {
+    let rows = list_senders(tx, tenant_id, (Some(id), None), None, 1).await?;
+    rows.into_iter()
+        .next()
+        .ok_or(StoreError::NotFound { what: "sender" })
+}
+
+/// The same, held until the transaction ends: nobody starts a campaign with it meanwhile.
+pub async fn load_for_update(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: SenderId,
+) -> StoreResult<SenderRow> {
+    query!(
+        "SELECT id FROM senders WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: "sender" })?;
+    load_row(tx, tenant_id, id).await
+}
+
+/// Whether a sender may still be sent with; it cannot be retired before this transaction ends.
+pub async fn hold_unretired(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    id: SenderId,
+) -> StoreResult<bool> {
+    let row = query!(
+        "SELECT id FROM senders WHERE tenant_id = $1 AND id = $2 AND status <> 'released' FOR KEY SHARE",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.is_some())
+}
+
+impl SenderRow {
+    /// What kind of sender it is.
+    pub fn kind(&self) -> SenderKind {
+        SenderKind::of(&self.sender.address)
+    }
+
+    /// How fast it may go by itself, in segments a second; none when only its account and its tenant's plan limit it.
+    pub fn per_sec(&self) -> Option<f64> {
+        sender_per_sec(
+            self.stated_per_sec,
+            self.sender.provider,
+            &self.sender.address,
+        )
+    }
 }

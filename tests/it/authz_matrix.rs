@@ -182,8 +182,8 @@ fn contacts() -> Vec<Row> {
 fn matrix() -> Vec<Row> {
     use Access::Needs;
     use Permission::{
-        DecideMessages, ImportContacts, ReadCampaigns, ReadContacts, ReadTemplates, SendCampaigns,
-        WriteCampaigns, WriteTemplates,
+        DecideMessages, ImportContacts, ManageSenders, ReadCampaigns, ReadContacts, ReadSenders,
+        ReadTemplates, SendCampaigns, WriteCampaigns, WriteTemplates,
     };
     use Sends::{Csv, Json, Nothing};
     let id = Uuid::nil();
@@ -232,6 +232,20 @@ fn matrix() -> Vec<Row> {
         ("cancel_campaign", Needs(SendCampaigns), Nothing),
         ("get_campaign_status", Needs(ReadCampaigns), Nothing),
         ("stream_campaign", Needs(ReadCampaigns), Nothing),
+        (
+            "create_sender",
+            Needs(ManageSenders),
+            Json(json!({"channel": "sms", "address": "+12025550123"})),
+        ),
+        ("list_senders", Needs(ReadSenders), Nothing),
+        ("get_sender", Needs(ReadSenders), Nothing),
+        (
+            "update_sender",
+            Needs(ManageSenders),
+            Json(json!({"segments_per_sec": 2})),
+        ),
+        ("retire_sender", Needs(ManageSenders), Nothing),
+        ("lift_sender_halt", Needs(ManageSenders), Nothing),
         (
             "decide_message",
             Needs(DecideMessages),

@@ -51,6 +51,7 @@ mod queue_conformance;
 mod row_level_security;
 mod schedules;
 mod search_api;
+mod senders_api;
 mod sessions;
 mod settings;
 mod startup;

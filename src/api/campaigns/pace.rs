@@ -14,7 +14,7 @@ use crate::domain::actor::{Actor, Permission};
 use crate::domain::audit::AuditEntry;
 use crate::domain::ids::CampaignId;
 use crate::domain::rate::{BucketKind, LanePace, PaceRefusal};
-use crate::store::campaigns;
+use crate::store::{LANES, campaigns, lanes};
 
 /// The operations on a campaign's pace.
 #[derive(Debug)]
@@ -91,6 +91,8 @@ impl CampaignPaces {
             before.brake(per_sec)?;
         }
         campaigns::save_pace(tx, tenant_id, id, per_sec).await?;
+        lanes::look_at_lanes(tx.conn(), tenant_id, None, Some(id)).await?;
+        tx.announce(LANES, 0);
         let after = campaigns::load_pace(tx.conn(), tenant_id, id).await?;
         let entry = AuditEntry::new("set_campaign_pace", "campaign", &id)
             .before(json!({ "per_sec": own(&before) }))

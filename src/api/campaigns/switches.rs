@@ -236,6 +236,7 @@ impl From<StartError> for ApiError {
                     StartRefusal::AlreadySent { .. } => ProblemType::CampaignAlreadySent,
                     StartRefusal::NoContent => ProblemType::CampaignWithoutTemplate,
                     StartRefusal::NoSender { .. } => ProblemType::NoSender,
+                    StartRefusal::SenderRetired => ProblemType::SenderRetired,
                     StartRefusal::ImportUnfinished { .. } => ProblemType::ImportUnfinished,
                     StartRefusal::ListGone => ProblemType::Unprocessable,
                     StartRefusal::EmptyAudience { .. } => ProblemType::EmptyAudience,
@@ -253,6 +254,7 @@ impl From<SwitchError> for ApiError {
             SwitchError::Store(error) => error.into(),
             SwitchError::Time(refusal) => refusal.into(),
             SwitchError::Refused(refusal) => refusal.into(),
+            SwitchError::SenderRetired => Self::new(ProblemType::SenderRetired, refused(&error)),
         }
     }
 }

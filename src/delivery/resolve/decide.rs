@@ -5,8 +5,9 @@ use crate::domain::campaign::SwitchRefusal;
 use crate::domain::doubt::Decision;
 use crate::domain::ids::{CampaignId, MessageId, MessageKey, TenantId};
 use crate::domain::message::{DropReason, Phase};
+use crate::domain::senders::SenderRetired;
 use crate::store::messages::{Locked, Step, lock_messages, save_steps};
-use crate::store::{StoreError, TenantTx, campaigns, message_views, parked};
+use crate::store::{StoreError, TenantTx, campaigns, message_views, parked, senders};
 
 /// Messages decided by one request.
 const DECIDED_MAX: i64 = 5_000;
@@ -26,6 +27,9 @@ pub enum DecideError {
     /// Its campaign sends nothing any more.
     #[error(transparent)]
     Refused(#[from] SwitchRefusal),
+    /// What it was sent from is out of use.
+    #[error(transparent)]
+    Retired(#[from] SenderRetired),
     /// The database could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,6 +92,11 @@ async fn reopen(
     // The campaign's row before its messages', as everybody takes them.
     let campaign = campaigns::load_for_update(tx.conn(), tenant_id, id).await?;
     let reopened = campaign.reopen()?;
+    if let Some(sender_id) = reopened.sender_id
+        && !senders::hold_unretired(tx.conn(), tenant_id, sender_id).await?
+    {
+        return Err(SenderRetired.into());
+    }
     campaigns::save_campaign(tx, &reopened).await?;
     Ok(())
 }

@@ -22,6 +22,7 @@ fn now() -> DateTime<Utc> {
 fn facts() -> StartFacts {
     StartFacts {
         sender_id: Some(SenderId(Uuid::from_u128(4))),
+        is_sender_retired: false,
         unfinished_import: None,
         is_list_gone: false,
         has_recipients: true,
@@ -78,6 +79,15 @@ fn what_is_missing_is_named() {
         StartRefusal::EmptyAudience {
             channel: Channel::Sms
         }
+    );
+    let retired = StartFacts {
+        sender_id: None,
+        is_sender_retired: true,
+        ..facts()
+    };
+    assert_eq!(
+        draft().start(retired, now()),
+        Err(StartRefusal::SenderRetired)
     );
     let running = StartFacts {
         unfinished_import: Some(ImportStatus::Running),

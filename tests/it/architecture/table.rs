@@ -189,6 +189,8 @@ pub const ROOMS: &[Room] = &[
             "delivery::campaigns",
             "delivery::contacts",
             "delivery::imports",
+            // A sender is retired as a campaign is paused.
+            "delivery::senders",
             "delivery::single",
             // The cell's row of a tenant follows the directory, whoever changed that.
             "delivery::tenants",

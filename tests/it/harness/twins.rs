@@ -78,6 +78,10 @@ impl Twin {
             .await;
         let list = json!({"name": name});
         self.add(app, "list_id", "/api/lists", list, "/id").await;
+        let address = format!("sender{}@{}.example", self.fillings, self.tenant.slug);
+        let sender = json!({"channel": "email", "address": address});
+        self.add(app, "sender_id", "/api/senders", sender, "/id")
+            .await;
         let number = format!("+1205748{:04}", self.fillings);
         let contact = json!({"phone": number});
         self.add(app, "contact_id", "/api/contacts", contact, "/contact/id")
