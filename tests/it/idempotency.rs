@@ -72,6 +72,11 @@ fn makers(twin: &Twin) -> Vec<(&'static str, String, Sends)> {
             json!({"name": "shop", "role": "sender"}),
         ),
         json("create_list", "/lists", json!({"name": "x"})),
+        json(
+            "create_sender",
+            "/senders",
+            json!({"channel": "sms", "address": "+12025550123"}),
+        ),
         json("send_message", "/messages", message),
         json("create_suppression", "/suppressions", suppression),
         json("create_template", "/templates", template("Spring")),
