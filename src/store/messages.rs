@@ -408,11 +408,23 @@ pub async fn lock_queued(
     query_as!(
         LockedRow,
         r#"
+        WITH waiting AS MATERIALIZED (
+            SELECT p.tenant_id, p.id
+            FROM unnest($1::bigint[]) AS l (id)
+            CROSS JOIN LATERAL (
+                SELECT m.tenant_id, m.id
+                FROM messages m
+                WHERE m.lane_id = l.id AND m.phase = 0
+                ORDER BY m.id
+                LIMIT $2
+            ) p
+            LIMIT $2
+        )
         SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no
-        FROM messages m
-        WHERE m.lane_id = ANY($1) AND m.phase = 0
+        FROM waiting w
+        JOIN messages m ON m.tenant_id = w.tenant_id AND m.id = w.id
+        WHERE m.phase = 0
         ORDER BY m.tenant_id, m.id
-        LIMIT $2
         FOR UPDATE OF m SKIP LOCKED
         "#,
         &lane_ids,
