@@ -193,6 +193,10 @@ metric_names! {
     EVENTS_FOLDED_TOTAL = "engageninja_events_folded_total";
     /// From an event's coming in until it is folded.
     EVENT_FOLD_LAG_SECONDS = "engageninja_event_fold_lag_seconds";
+    /// Senders that were halted, by the provider's code.
+    HALTS_TOTAL = "engageninja_halts_total";
+    /// Answers and reports that a rate was too high, by what they say.
+    BUCKET_SIGNALS_TOTAL = "engageninja_bucket_signals_total";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
 }

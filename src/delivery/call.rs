@@ -46,14 +46,20 @@ pub(super) async fn make(
     holds: &Holds,
 ) -> CallOutcome {
     match tokio::time::timeout(holds.call, provider.send(request)).await {
-        Ok(answer) => classify(answer, attempt_no),
+        Ok(answer) => classify(answer, attempt_no, request.validity),
         Err(_) => CallOutcome::Doubt {
             reason: "no answer in time".into(),
         },
     }
 }
 
-fn classify(answer: Result<SendReceipt, SendError>, attempt_no: i16) -> CallOutcome {
+/// `left` is how long the message is worth sending: whatever the provider asks for, nobody waits longer, since at its end the
+/// message is dropped as expired.
+fn classify(
+    answer: Result<SendReceipt, SendError>,
+    attempt_no: i16,
+    left: Duration,
+) -> CallOutcome {
     match answer {
         Ok(receipt) => CallOutcome::Taken {
             provider_message_id: receipt.provider_message_id,
@@ -62,7 +68,8 @@ fn classify(answer: Result<SendReceipt, SendError>, attempt_no: i16) -> CallOutc
         Err(SendError::Rejected { code }) => CallOutcome::Refused { code },
         Err(SendError::Throttled { code, retry_after }) => CallOutcome::Later {
             code,
-            after: retry_after.unwrap_or_else(|| backoff(attempt_no)),
+            asked: retry_after,
+            after: retry_after.unwrap_or_else(|| backoff(attempt_no)).min(left),
         },
         Err(SendError::Account { code }) => CallOutcome::Halted { code },
         Err(SendError::Unavailable { reason }) => CallOutcome::Aborted { reason },
@@ -92,7 +99,8 @@ mod tests {
             status: Status::parse(Channel::Sms, "queued").unwrap(),
         };
         let hour = Some(Duration::from_hours(1));
-        let outcome = |answer| classify(answer, 1);
+        let left = Duration::from_hours(2);
+        let outcome = |answer| classify(answer, 1, left);
 
         assert!(matches!(outcome(Ok(receipt)), CallOutcome::Taken { .. }));
         assert!(matches!(
@@ -108,7 +116,20 @@ mod tests {
             })),
             CallOutcome::Later {
                 code: "20429".into(),
+                asked: hour,
                 after: Duration::from_hours(1)
+            }
+        );
+        let week = Some(Duration::from_hours(24 * 7));
+        assert_eq!(
+            outcome(Err(SendError::Throttled {
+                code: "20429".into(),
+                retry_after: week
+            })),
+            CallOutcome::Later {
+                code: "20429".into(),
+                asked: week,
+                after: left
             }
         );
         assert!(matches!(

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::moves::Moves;
-use crate::domain::channel::Class;
+use crate::domain::channel::{Class, Provider};
 use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::message::{DropReason, Phase};
 use crate::domain::orders::SendMessage;
 use crate::domain::rate::{Bucket, Rule};
-use crate::domain::release::{Lane, Turn, plan};
+use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
 use crate::jobs::queue::{NewJob, enqueue};
 use crate::store::messages::{Step, lock_queued, save_steps};
-use crate::store::release::{self, DueLane, LaneRow, Picked};
+use crate::store::release::{self, DueLane, LaneRow, Picked, UnderWay};
 use crate::store::{StoreResult, SystemTx, buckets};
 
 /// Tenants whose turn comes in one tick, by ring.
@@ -25,14 +25,21 @@ const BULK_TURNS_MAX: i64 = 16;
 const LANES_MAX: i64 = 64;
 /// How often one tick deals: what tenants with little waiting leave over goes to the others.
 const PASSES_MAX: usize = 4;
-/// When a lane is looked at again whose messages are let out and not begun: no worker has time for them.
-const CROWDED_RETRY: TimeDelta = TimeDelta::milliseconds(250);
 /// When a halted lane is looked at again, since a halt may be lifted.
 const HALTED_RETRY: TimeDelta = TimeDelta::seconds(1);
 /// Messages of retired senders that one tick drops.
 const DROPS_MAX: i64 = 1_000;
 /// Draws remembered as noted; beyond, each is noted anew.
 const DRAWS_MAX: usize = 50_000;
+
+/// What the workers can take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Messages to let out, at most.
+    pub(super) budget: i64,
+    /// Calls of all workers at once.
+    pub(super) slots: i64,
+}
 
 /// What the leader remembers from tick to tick; forgetting it costs a few writes.
 #[derive(Debug, Default)]
@@ -41,15 +48,15 @@ pub(super) struct Dealer {
 }
 
 impl Dealer {
-    /// Lets out up to `budget` messages; `released` is what each lane has let out that was not begun.
+    /// Lets out as many messages as there is room for beside what is under way.
     pub(super) async fn deal(
         &mut self,
         tx: &mut SystemTx,
         now: DateTime<Utc>,
-        budget: i64,
-        released: &BTreeMap<LaneId, i64>,
+        room: Room,
+        under_way: UnderWay,
     ) -> StoreResult<usize> {
-        if budget <= 0 {
+        if room.budget <= 0 {
             return Ok(0);
         }
         let due = release::list_due_lanes(tx, now, (TURNS_MAX, BULK_TURNS_MAX), LANES_MAX).await?;
@@ -68,9 +75,9 @@ impl Dealer {
         if !off.is_empty() {
             release::switch_off(tx, &off).await?;
         }
-        let mut round = Round::gather(tx, now, &due, released).await?;
+        let mut round = Round::gather(tx, now, &due, room.slots, under_way).await?;
         self.note_draws(tx, &round).await?;
-        let picked = round.deal(tx, budget).await?;
+        let picked = round.deal(tx, room.budget).await?;
         round.save(tx).await?;
         send(tx, &picked).await?;
         Ok(picked.len())
@@ -113,7 +120,8 @@ impl Round {
         tx: &mut SystemTx,
         now: DateTime<Utc>,
         due: &[DueLane],
-        released: &BTreeMap<LaneId, i64>,
+        slots: i64,
+        mut under_way: UnderWay,
     ) -> StoreResult<Self> {
         let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
         for (_, lane) in lanes(due).filter(|(_, lane)| lane.may_go) {
@@ -130,7 +138,17 @@ impl Round {
             .enumerate()
             .map(|(at, name)| (name, at))
             .collect();
-        let loaded = buckets::load_buckets(tx, rules.into_values().collect(), now).await?;
+        let mut loaded = buckets::load_buckets(tx, rules.into_values().collect(), now).await?;
+        for (_, lane) in lanes(due).filter(|(_, lane)| lane.may_go) {
+            if lane.pace.provider != Provider::Demo {
+                let account_ref = lane.pace.account_ref.clone();
+                under_way.calls.entry(account_ref).or_default();
+            }
+        }
+        let share = share_of_slots(slots, under_way.calls.len());
+        for bucket in loaded.iter_mut().map(|loaded| &mut loaded.bucket) {
+            bucket.count_calls(&under_way.calls, share);
+        }
         let mut round = Self {
             now,
             turns: Vec::new(),
@@ -141,7 +159,7 @@ impl Round {
             is_served: Vec::new(),
         };
         for row in due {
-            round.seat(row, &places, released);
+            round.seat(row, &places, &under_way.released);
         }
         Ok(round)
     }
@@ -175,7 +193,7 @@ impl Round {
         };
         let rules = lane.pace.rules();
         let own: Vec<usize> = rules.iter().map(|rule| places[&rule.name]).collect();
-        let wait = self.wait(lane, &rules, &own, released);
+        let wait = self.wait(lane, &own, released);
         if let Some(until) = wait {
             self.served.insert((row.tenant_id, lane.id), until);
         } else {
@@ -190,24 +208,21 @@ impl Round {
     fn wait(
         &self,
         lane: &LaneRow,
-        rules: &[Rule],
         own: &[usize],
         released: &BTreeMap<LaneId, i64>,
     ) -> Option<DateTime<Utc>> {
-        if let Some(until) = lane.halted_until {
-            return Some(until.min(self.now + HALTED_RETRY));
+        let standing = Standing {
+            stopped: None,
+            halted_until: lane.halted_until,
+            quantum: lane.quantum.into(),
+            released: released.get(&lane.id).copied().unwrap_or(0),
+        };
+        let buckets: Vec<&Bucket> = own.iter().map(|at| &self.buckets[*at]).collect();
+        let hold = standing.hold(&buckets, self.now)?;
+        match (hold.reason, hold.until) {
+            (HoldReason::SenderHalted, Some(until)) => Some(until.min(self.now + HALTED_RETRY)),
+            (_, until) => until,
         }
-        let slowest = rules
-            .iter()
-            .map(|rule| rule.rate_per_sec)
-            .reduce(f64::min)?;
-        // Bounds the burst after a stall of the workers: two seconds of its rate.
-        let window = (2.0 * slowest).ceil().max(f64::from(lane.quantum));
-        let waiting = released.get(&lane.id).copied().unwrap_or(0);
-        if waiting as f64 >= window {
-            return Some(self.now + CROWDED_RETRY);
-        }
-        self.ready_at(own)
     }
 
     /// When the buckets let something out again, if they do not now.
@@ -244,13 +259,15 @@ impl Round {
             for (turn, debt) in self.turns.iter_mut().zip(planned.debts) {
                 turn.debt = debt;
             }
-            let mut costs: BTreeMap<LaneId, i64> = BTreeMap::new();
+            let mut costs: BTreeMap<LaneId, (i64, i64)> = BTreeMap::new();
             for one in &picked {
-                *costs.entry(one.lane_id).or_default() += i64::from(one.cost);
+                let (cost, messages) = costs.entry(one.lane_id).or_default();
+                *cost += i64::from(one.cost);
+                *messages += 1;
             }
             for grant in &planned.grants {
-                let cost = costs.get(&grant.lane_id).copied().unwrap_or(0);
-                self.settle((grant.tenant_id, grant.lane_id), grant.cost, cost);
+                let picked = costs.get(&grant.lane_id).copied().unwrap_or_default();
+                self.settle((grant.tenant_id, grant.lane_id), grant.cost, picked);
             }
             budget -= picked.len() as i64;
             all.extend(picked);
@@ -262,7 +279,7 @@ impl Round {
     }
 
     /// Charges what a lane let out, and takes it out of the round when it has nothing left.
-    fn settle(&mut self, key: (TenantId, LaneId), granted: i64, cost: i64) {
+    fn settle(&mut self, key: (TenantId, LaneId), granted: i64, (cost, messages): (i64, i64)) {
         let found = self.turns.iter().enumerate().find_map(|(at, turn)| {
             let lane = turn.lanes.iter().position(|lane| lane.id == key.1);
             lane.filter(|_| turn.tenant_id == key.0)
@@ -272,7 +289,7 @@ impl Round {
         let own = self.turns[at].lanes[lane].buckets.clone();
         if cost > 0 {
             for bucket in &own {
-                self.buckets[*bucket].charge(cost, self.now);
+                self.buckets[*bucket].charge(cost, messages, self.now);
                 self.has_changed[*bucket] = true;
             }
         }

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::batch::{BatchSpec, Batcher};
 use super::begin::retry_deadlocks;
+use super::feedback::FeedbackHeard;
 use super::outcomes::{self, Known};
 use crate::domain::attempt::CallOutcome;
 use crate::domain::holds::Holds;
 use crate::domain::ids::MessageKey;
 use crate::jobs::queue::Fence;
-use crate::store::halts::save_halts;
 use crate::store::suppressions::suppress_recipients;
 use crate::store::{Db, StoreError, StoreResult};
 
@@ -85,8 +85,11 @@ async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<(
     let mut tx = db.batch().begin().await?;
     let known: Vec<Known> = finished.iter().map(|one| one.known.clone()).collect();
     outcomes::record(&mut tx, &known).await?;
-    let refused: Vec<(MessageKey, &str)> = known.iter().filter_map(refusal_of_account).collect();
-    save_halts(&mut tx, &refused, "the provider refuses the account", halt).await?;
+    let mut heard = FeedbackHeard::default();
+    for one in &known {
+        heard.answer(one, halt);
+    }
+    heard.save(&mut tx).await?;
     let opted_out: Vec<MessageKey> = known.iter().filter_map(opt_out).collect();
     suppress_recipients(&mut tx, &opted_out, OPTED_OUT).await?;
     // A fence that finds nothing belongs to a run that lost its lease; the outcome is true all the same.
@@ -99,13 +102,6 @@ async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<(
 fn opt_out(known: &Known) -> Option<MessageKey> {
     match &known.outcome {
         CallOutcome::Refused { code } if code == OPTED_OUT => Some(known.key),
-        _ => None,
-    }
-}
-
-fn refusal_of_account(known: &Known) -> Option<(MessageKey, &str)> {
-    match &known.outcome {
-        CallOutcome::Halted { code } => Some((known.key, code)),
         _ => None,
     }
 }

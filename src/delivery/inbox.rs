@@ -8,6 +8,7 @@ pub mod fold;
 
 use std::collections::HashMap;
 
+use super::feedback::FeedbackHeard;
 use super::moves::Moves;
 use super::outcomes::{self, CALLBACK, Known};
 use crate::domain::attempt::CallOutcome;
@@ -52,6 +53,7 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
     }
     let mut moves = Moves::default();
     let mut believed = Vec::new();
+    let mut feedback = FeedbackHeard::default();
     let heard = lock_heard(tx, &keys).await?;
     note_taken(tx, &heard, &by_message).await?;
     for heard in heard {
@@ -65,9 +67,13 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
         for (word, messages) in counted(heard.status, now.status) {
             moves.add_word(heard.key.tenant_id, counted_in, word, messages);
         }
+        if let (Some(End::Failed), Some(code)) = (now.status.end(), &now.error_code) {
+            feedback.failure(heard.key, heard.channel, code);
+        }
         believed.push(now);
     }
     save_believed(tx, &believed).await?;
+    feedback.save(tx).await?;
     moves.save(tx).await
 }
 

@@ -12,6 +12,7 @@ pub mod campaigns;
 mod carriers;
 pub mod contacts;
 mod deal;
+mod feedback;
 mod finish;
 pub mod imports;
 pub mod inbox;

@@ -10,12 +10,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::deal::Dealer;
+use super::deal::{Dealer, Room};
 use super::incarnation::Myself;
 use super::moves::Moves;
 use crate::clock::Clock;
 use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
+use crate::store::buckets::signals::eat_signals;
 use crate::store::release::{self, Moved};
 use crate::store::{Db, StoreResult, incarnations};
 use crate::telemetry;
@@ -30,6 +31,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const ROWS_MAX: i64 = 2_000;
 /// The window when no worker has said how much it can take.
 const WINDOW_MIN: i64 = 64;
+/// Calls at once when no worker has said so.
+const SLOTS_MIN: i64 = WINDOW_MIN / 2;
 
 /// Stands for leadership until `stop`, and leads while it is elected. `bell` rings when a lane was woken, here or in another
 /// process; without it the leader looks by itself, only later.
@@ -74,7 +77,10 @@ struct Leader {
 #[derive(Debug, Clone, Copy)]
 struct Term {
     epoch: i64,
+    /// Messages let out and not begun, at most.
     window: i64,
+    /// Calls that the workers can make at once.
+    slots: i64,
     renewed_at: Duration,
 }
 
@@ -97,6 +103,7 @@ impl Leader {
             self.term = Some(Term {
                 epoch,
                 window: WINDOW_MIN,
+                slots: SLOTS_MIN,
                 renewed_at,
             });
         }
@@ -142,6 +149,11 @@ impl Leader {
         let concurrency = incarnations::sum_concurrency(tx.conn()).await?;
         if let Some(term) = &mut self.term {
             term.window = (2 * concurrency).max(WINDOW_MIN);
+            term.slots = if concurrency > 0 {
+                concurrency
+            } else {
+                SLOTS_MIN
+            };
         }
         Ok(())
     }
@@ -157,7 +169,7 @@ impl Leader {
             return Ok(None);
         };
         term.renewed_at = started_at;
-        let window = term.window;
+        let (window, slots) = (term.window, term.slots);
         let mut moves = Moves::default();
         let promoted = release::promote_due(&mut tx, ROWS_MAX).await?;
         note(&mut moves, &promoted, CountWord::Deferred);
@@ -165,9 +177,13 @@ impl Leader {
         note(&mut moves, &returned, CountWord::Released);
         moves.save(&mut tx).await?;
         release::eat_wakes(&mut tx, now, ROWS_MAX).await?;
-        let waiting = release::count_released(&mut tx).await?;
-        let budget = window - waiting.values().sum::<i64>();
-        let released = self.dealer.deal(&mut tx, now, budget, &waiting).await?;
+        eat_signals(&mut tx, ROWS_MAX).await?;
+        let under_way = release::count_under_way(&mut tx, self.holds.deadline).await?;
+        let room = Room {
+            budget: window - under_way.count_released(),
+            slots,
+        };
+        let released = self.dealer.deal(&mut tx, now, room, under_way).await?;
         tx.commit().await?;
         metrics::counter!(telemetry::RELEASED_TOTAL).increment(released as u64);
         Ok(Some(released))

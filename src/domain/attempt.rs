@@ -92,7 +92,9 @@ pub enum CallOutcome {
     Later {
         /// The provider's error code.
         code: String,
-        /// How long it asked us to wait, or our own backoff.
+        /// How long it asked us to wait, where it did.
+        asked: Option<Duration>,
+        /// How long the message waits: as asked, else our own backoff; never beyond its time.
         after: Duration,
     },
     /// The account or the sender may not send; the message waits until it may.
@@ -201,9 +203,6 @@ pub struct Settlement {
     pub error_code: Option<String>,
 }
 
-/// Attempts that end in "later" before a message is given up.
-pub const ATTEMPTS_MAX: i16 = 12;
-
 /// From this attempt on, a message whose call was given back waits: the provider cannot be reached, or the machine is
 /// too busy to call in time, and trying at once would keep it so.
 const ABORTS_AT_ONCE: i16 = 3;
@@ -245,10 +244,7 @@ pub fn settle(
                 drop_reason: Some(DropReason::Refused),
                 ..to(AttemptState::Refused, Phase::Dropped)
             },
-            CallOutcome::Later { .. } if attempt_no >= ATTEMPTS_MAX => Settlement {
-                drop_reason: Some(DropReason::Expired),
-                ..to(AttemptState::Refused, Phase::Dropped)
-            },
+            // However often: who goes too fast has not failed. What ends it is the message's own time.
             CallOutcome::Later { after, .. } => Settlement {
                 wait: Some(*after),
                 ..to(AttemptState::Refused, Phase::Deferred)
@@ -309,6 +305,7 @@ mod tests {
     fn later() -> CallOutcome {
         CallOutcome::Later {
             code: "20429".into(),
+            asked: None,
             after: Duration::from_secs(7),
         }
     }
@@ -392,8 +389,11 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_put_off_too_often_is_given_up() {
-        let last = settle(&later(), Phase::Sending, true, ATTEMPTS_MAX).unwrap();
-        assert_eq!(last.drop_reason, Some(DropReason::Expired));
+    fn a_message_that_is_put_off_waits_however_often() {
+        for attempt_no in [1, 12, 13, i16::MAX] {
+            let put_off = settle(&later(), Phase::Sending, true, attempt_no).unwrap();
+            assert_eq!(put_off.phase, Phase::Deferred, "{attempt_no}");
+            assert_eq!(put_off.wait, Some(Duration::from_secs(7)), "{attempt_no}");
+        }
     }
 }

@@ -23,6 +23,7 @@ pub mod csv_file;
 pub mod demo;
 pub mod doubt;
 pub mod email;
+pub mod feedback;
 pub mod holds;
 pub mod ids;
 pub mod import;

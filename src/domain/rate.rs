@@ -3,6 +3,10 @@
 //! A bucket is a GCRA: `tat`, the instant at which everything let out so far would have gone at an even pace. Nothing
 //! refills it, so there is nothing to forget: two looks at the same row come to the same answer.
 
+pub mod learned;
+
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::{Provider, text_enum};
@@ -183,7 +187,27 @@ pub struct Bucket {
     pub tat: Option<DateTime<Utc>>,
     /// Nothing goes before.
     pub closed_until: Option<DateTime<Utc>>,
+    /// How many calls may be under way at once, of an account.
+    pub calls: Option<Calls>,
 }
+
+/// Calls of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// At once, at most.
+    pub most: i64,
+    /// Let out or made, and not over.
+    pub under_way: i64,
+}
+
+impl Calls {
+    fn left(self) -> i64 {
+        (self.most - self.under_way).max(0)
+    }
+}
+
+/// When a bucket is looked at again whose calls are all under way.
+const CALLS_RETRY: TimeDelta = TimeDelta::milliseconds(100);
 
 impl Bucket {
     /// Cost units that may go now. A message may begin while there is one left and overdraw: the debt delays the next.
@@ -193,7 +217,9 @@ impl Bucket {
         }
         let ahead = self.tat.map_or(0.0, |tat| secs(tat - now).max(0.0));
         let left = self.rule.burst() - ahead * self.rule.rate_per_sec;
-        (left + ROUNDING).floor().max(0.0) as i64
+        let left = (left + ROUNDING).floor().max(0.0) as i64;
+        // A message costs one at least, so that no more calls begin than this.
+        self.calls.map_or(left, |calls| left.min(calls.left()))
     }
 
     /// The same after another rate held so far: what was let out beyond it stays let out, in cost and not in time, so that a
@@ -207,15 +233,30 @@ impl Bucket {
         self
     }
 
-    /// Takes what was let out.
-    pub fn charge(&mut self, cost: i64, now: DateTime<Utc>) {
+    /// Counts what is under way of an account, which holds `share` of the workers' slots at most.
+    pub fn count_calls(&mut self, under_way: &BTreeMap<String, i64>, share: i64) {
+        let account_ref = self.rule.name.strip_prefix("account:");
+        if let (Some(calls), Some(account_ref)) = (&mut self.calls, account_ref) {
+            calls.most = calls.most.min(share);
+            calls.under_way = under_way.get(account_ref).copied().unwrap_or(0);
+        }
+    }
+
+    /// Takes what was let out: so many messages of this cost in all.
+    pub fn charge(&mut self, cost: i64, messages: i64, now: DateTime<Utc>) {
+        if let Some(calls) = &mut self.calls {
+            calls.under_way += messages;
+        }
         let from = self.tat.map_or(now, |tat| tat.max(now));
         self.tat = Some(from + after(cost as f64 / self.rule.rate_per_sec));
     }
 
     /// When the next unit may go.
     pub fn ready_at(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        let open_at = self.closed_until.map_or(now, |until| until.max(now));
+        let mut open_at = self.closed_until.map_or(now, |until| until.max(now));
+        if self.calls.is_some_and(|calls| calls.left() == 0) {
+            open_at = open_at.max(now + CALLS_RETRY);
+        }
         let Some(tat) = self.tat else {
             return open_at;
         };
@@ -248,6 +289,7 @@ mod tests {
             },
             tat: None,
             closed_until: None,
+            calls: None,
         }
     }
 
@@ -259,12 +301,12 @@ mod tests {
     fn one_a_second_goes_at_once_and_then_once_a_second() {
         let mut bucket = bucket(1.0);
         assert_eq!(bucket.left(at(0)), 1);
-        bucket.charge(1, at(0));
+        bucket.charge(1, 1, at(0));
         assert_eq!(bucket.left(at(500)), 0);
         assert_eq!(bucket.ready_at(at(0)), at(900));
         assert_eq!(bucket.left(at(900)), 1);
         // Two segments: the debt delays the next.
-        bucket.charge(2, at(1000));
+        bucket.charge(2, 1, at(1000));
         assert_eq!(bucket.left(at(2800)), 0);
         assert_eq!(bucket.left(at(2900)), 1);
     }
@@ -278,6 +320,26 @@ mod tests {
         assert_eq!(closed.left(at(59_999)), 0);
         assert_eq!(closed.ready_at(at(0)), at(60_000));
         assert_eq!(closed.left(at(60_000)), 2);
+    }
+
+    #[test]
+    fn no_more_calls_begin_than_may_be_under_way() {
+        let mut account = Bucket {
+            calls: Some(Calls {
+                most: 10,
+                under_way: 7,
+            }),
+            ..bucket(2_000.0)
+        };
+        assert_eq!(account.left(at(0)), 3);
+        // Three segments, and one message of them.
+        account.charge(3, 1, at(0));
+        assert_eq!(account.left(at(0)), 2);
+        account.charge(2, 2, at(0));
+        assert_eq!(account.left(at(0)), 0);
+        assert_eq!(account.ready_at(at(0)), at(100));
+        account.charge(9, 9, at(0));
+        assert_eq!(account.left(at(0)), 0);
     }
 
     #[test]
@@ -364,7 +426,7 @@ mod tests {
                 now += step;
                 let left = bucket.left(at(now));
                 if left > 0 {
-                    bucket.charge(left, at(now));
+                    bucket.charge(left, left, at(now));
                     out.push((now, left));
                 }
             }

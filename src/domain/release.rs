@@ -4,10 +4,11 @@
 //! tenants: each visit gives a tenant its weight times a quantum of cost, dealt out over its lanes; a message may overdraw
 //! that, and the debt shortens the tenant's next visit.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
+use super::channel::text_enum;
 use super::ids::{LaneId, TenantId};
-use super::rate::Bucket;
+use super::rate::{Bucket, BucketKind};
 
 /// A lane that may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,104 @@ pub struct Plan {
     pub grants: Vec<Grant>,
     /// What each turn still owes, in the order of the turns.
     pub debts: Vec<i64>,
+}
+
+/// How many of the workers' `slots` one account may hold while `accounts` have something under way or waiting, 1 or more.
+///
+/// A provider that hangs holds a slot for as long as a call may take. Its accounts hold three quarters at most between them, so
+/// that a quarter is left for those whose provider answers.
+pub fn share_of_slots(slots: i64, accounts: usize) -> i64 {
+    (slots * 3 / 4 / accounts.max(1) as i64).max(1)
+}
+
+text_enum! {
+    /// What keeps a lane from letting anything out.
+    HoldReason {
+        /// Its tenant is not active.
+        TenantStopped = "tenant_stopped",
+        /// Its campaign is not sending.
+        CampaignStopped = "campaign_stopped",
+        /// Its sender was retired.
+        SenderRetired = "sender_retired",
+        /// Its sender must not send for now.
+        SenderHalted = "sender_halted",
+        /// What it has let out is not begun: the workers have no time for it.
+        Unbegun = "unbegun",
+        /// Its sender's rate.
+        Sender = "sender",
+        /// Its provider account: its rate, or the calls that are under way.
+        Account = "account",
+        /// Its campaign's own brake.
+        Campaign = "campaign",
+        /// Its tenant's plan.
+        Plan = "plan",
+    }
+}
+
+impl From<BucketKind> for HoldReason {
+    fn from(kind: BucketKind) -> Self {
+        match kind {
+            BucketKind::Sender => Self::Sender,
+            BucketKind::Account => Self::Account,
+            BucketKind::Campaign => Self::Campaign,
+            BucketKind::Plan => Self::Plan,
+        }
+    }
+}
+
+/// Why a lane has to wait, and until when as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// Why.
+    pub reason: HoldReason,
+    /// Until when; none when somebody has to act.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// What decides whether a lane may go, besides its buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Why it must not go at all: the tenant, the campaign or the sender has stopped.
+    pub stopped: Option<HoldReason>,
+    /// Its sender must not send before.
+    pub halted_until: Option<DateTime<Utc>>,
+    /// What one visit grants it, before the tenant's weight.
+    pub quantum: i64,
+    /// Messages it has let out that are not begun.
+    pub released: i64,
+}
+
+/// When a lane is looked at again whose messages are let out and not begun.
+const CROWDED_RETRY: TimeDelta = TimeDelta::milliseconds(250);
+
+impl Standing {
+    /// What keeps the lane from letting anything out now.
+    pub fn hold(&self, buckets: &[&Bucket], now: DateTime<Utc>) -> Option<Hold> {
+        let until = |reason, until| Some(Hold { reason, until });
+        if let Some(reason) = self.stopped {
+            return until(reason, None);
+        }
+        if let Some(at) = self.halted_until.filter(|at| *at > now) {
+            return until(HoldReason::SenderHalted, Some(at));
+        }
+        if self
+            .window(buckets)
+            .is_some_and(|most| self.released >= most)
+        {
+            return until(HoldReason::Unbegun, Some(now + CROWDED_RETRY));
+        }
+        let empty = buckets.iter().filter(|bucket| bucket.left(now) == 0);
+        let last = empty.max_by_key(|bucket| bucket.ready_at(now))?;
+        until(last.rule.kind.into(), Some(last.ready_at(now)))
+    }
+
+    /// Messages it may have let out and not begun: two seconds of its rate, which bounds the burst after a stall of the
+    /// workers. None where no rate limits it.
+    pub fn window(&self, buckets: &[&Bucket]) -> Option<i64> {
+        let rates = buckets.iter().map(|bucket| bucket.rule.rate_per_sec);
+        let slowest = rates.reduce(f64::min)?;
+        Some(((2.0 * slowest).ceil() as i64).max(self.quantum))
+    }
 }
 
 /// Deals `budget` of cost out over the turns, in their order.
@@ -165,7 +264,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::rate::{BucketKind, Rule};
+    use crate::domain::rate::Rule;
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp_millis(1_764_000_000_000).unwrap()
@@ -199,6 +298,7 @@ mod tests {
             },
             tat: None,
             closed_until: None,
+            calls: None,
         }
     }
 
@@ -283,6 +383,60 @@ mod tests {
             10,
         );
         assert_eq!(total(&grants, 1), 10);
+    }
+
+    #[test]
+    fn a_lane_says_what_it_waits_for_the_last_thing_last() {
+        let free = Standing {
+            quantum: 10,
+            ..Standing::default()
+        };
+        let at = |millis| Some(now() + TimeDelta::milliseconds(millis));
+        let hold = |reason, until| Some(Hold { reason, until });
+        let empty = |kind, rate| {
+            let mut empty = bucket(rate);
+            empty.rule.kind = kind;
+            empty.charge(2, 1, now());
+            empty
+        };
+        let (sender, plan) = (empty(BucketKind::Sender, 1.0), empty(BucketKind::Plan, 0.5));
+        assert_eq!(free.hold(&[], now()), None);
+        assert_eq!(free.hold(&[&bucket(1.0)], now()), None);
+        assert_eq!(
+            free.hold(&[&plan, &sender], now()),
+            hold(HoldReason::Plan, at(3_900))
+        );
+        let crowded = Standing {
+            released: 10,
+            ..free
+        };
+        assert_eq!(crowded.hold(&[], now()), None);
+        assert_eq!(
+            crowded.hold(&[&bucket(5.0)], now()),
+            hold(HoldReason::Unbegun, at(250))
+        );
+        assert_eq!(crowded.hold(&[&bucket(5.1)], now()), None);
+        let halted = Standing {
+            halted_until: at(1),
+            ..crowded
+        };
+        let reason = HoldReason::SenderHalted;
+        assert_eq!(halted.hold(&[&sender], now()), hold(reason, at(1)));
+        let stopped = Standing {
+            stopped: Some(HoldReason::CampaignStopped),
+            ..halted
+        };
+        let reason = HoldReason::CampaignStopped;
+        assert_eq!(stopped.hold(&[&sender], now()), hold(reason, None));
+    }
+
+    #[test]
+    fn accounts_leave_a_quarter_of_the_slots_to_others() {
+        assert_eq!(share_of_slots(256, 0), 192);
+        assert_eq!(share_of_slots(256, 1), 192);
+        assert_eq!(share_of_slots(256, 3), 64);
+        assert_eq!(share_of_slots(8, 100), 1);
+        assert_eq!(share_of_slots(0, 1), 1);
     }
 
     proptest! {

@@ -1,13 +1,16 @@
-//! What is left of each rate. The release leader alone writes it.
+//! What is left of each rate. The release leader alone writes it; what others have to say of a rate is in [`signals`].
+
+pub mod signals;
 
 use chrono::{DateTime, Utc};
-use sqlx::query;
+use sqlx::{query, query_as};
 use uuid::Uuid;
 
 use super::release::SHARD;
 use super::{StoreResult, SystemTx};
 use crate::domain::ids::{LaneId, TenantId};
-use crate::domain::rate::{Bucket, Rule};
+use crate::domain::rate::learned::{CallLimit, Learned};
+use crate::domain::rate::{Bucket, Calls, Rule};
 
 /// A bucket as a tick finds it.
 #[derive(Debug, Clone)]
@@ -31,9 +34,10 @@ pub async fn load_buckets(
     let kinds: Vec<&str> = rules.iter().map(|rule| rule.kind.as_str()).collect();
     query!(
         r#"
-        INSERT INTO buckets (name, kind, shard, source)
-        SELECT u.name, u.kind, $1, 'rule'
+        INSERT INTO buckets (name, kind, shard, source, calls_limit, calls_since)
+        SELECT u.name, u.kind, $1, 'rule', c.most, c.since
         FROM unnest($2::text[], $3::text[]) AS u (name, kind)
+        LEFT JOIN (SELECT $4::float8::numeric AS most, $5::timestamptz AS since) c ON u.kind = 'account'
         -- Asked first, since a conflict would use up an id each time.
         WHERE NOT EXISTS (SELECT FROM buckets b WHERE b.name = u.name)
         ON CONFLICT (name) DO NOTHING
@@ -41,12 +45,26 @@ pub async fn load_buckets(
         SHARD,
         &names as &[&str],
         &kinds as &[&str],
+        CallLimit::START,
+        now,
     )
     .execute(tx.conn())
     .await?;
-    let rows = query!(
+    read_buckets(tx, rules, now).await
+}
+
+/// The same of those that are there, for whoever only looks; one that is new counts as untouched.
+pub async fn read_buckets(
+    tx: &mut SystemTx,
+    rules: Vec<Rule>,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Loaded>> {
+    let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+    let rows = query_as!(
+        Row,
         r#"
-        SELECT b.name, NULLIF(b.tat, '-infinity') AS tat, b.closed_until, b.rate_per_sec::float8 AS rate_per_sec
+        SELECT b.id, b.name, NULLIF(b.tat, '-infinity') AS tat, b.rate_per_sec::float8 AS rate_per_sec, b.closed_until,
+               b.slowed_until, b.calls_limit::float8 AS calls_limit, b.calls_since, b.calls_halved_at
         FROM unnest($1::text[]) AS u (name)
         JOIN buckets b ON b.name = u.name
         "#,
@@ -58,20 +76,56 @@ pub async fn load_buckets(
         .into_iter()
         .map(|rule| {
             let row = rows.iter().find(|row| row.name == rule.name);
-            let before_per_sec = row.and_then(|row| row.rate_per_sec);
+            let learned = row.map(Row::learned).unwrap_or_default();
+            let rate_per_sec = rule.rate_per_sec * learned.share(now);
             let bucket = Bucket {
+                rule: Rule {
+                    rate_per_sec,
+                    ..rule
+                },
                 tat: row.and_then(|row| row.tat),
-                closed_until: row.and_then(|row| row.closed_until),
-                rule,
+                closed_until: learned.closed_until,
+                // How many are under way is for the leader to count.
+                calls: learned.calls.map(|calls| Calls {
+                    most: calls.at(now),
+                    under_way: 0,
+                }),
             };
-            let before_per_sec = before_per_sec.unwrap_or(bucket.rule.rate_per_sec);
-            let has_changed = before_per_sec != bucket.rule.rate_per_sec;
+            let before_per_sec = row.and_then(|row| row.rate_per_sec).unwrap_or(rate_per_sec);
+            let has_changed = before_per_sec != rate_per_sec;
             Loaded {
                 bucket: bucket.after_rate(before_per_sec, now),
                 has_changed,
             }
         })
         .collect())
+}
+
+struct Row {
+    id: i64,
+    name: String,
+    tat: Option<DateTime<Utc>>,
+    rate_per_sec: Option<f64>,
+    closed_until: Option<DateTime<Utc>>,
+    slowed_until: Option<DateTime<Utc>>,
+    calls_limit: Option<f64>,
+    calls_since: Option<DateTime<Utc>>,
+    calls_halved_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn learned(&self) -> Learned {
+        let calls = self.calls_limit.zip(self.calls_since);
+        Learned {
+            closed_until: self.closed_until,
+            slowed_until: self.slowed_until,
+            calls: calls.map(|(calls, since)| CallLimit {
+                calls,
+                since,
+                halved_at: self.calls_halved_at,
+            }),
+        }
+    }
 }
 
 /// Keeps what was drawn, and by which rate.

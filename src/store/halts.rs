@@ -1,9 +1,11 @@
-//! Senders that must not send for now. `begin` and the release leader read them.
+//! Senders that must not send for now, and accounts that are refused. `begin` and the release leader read the halts.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::postgres::types::PgInterval;
 use sqlx::query;
+use uuid::Uuid;
 
 use super::{StoreResult, SystemTx, TenantTx, interval};
 use crate::domain::ids::{MessageKey, SenderId, TenantId};
@@ -57,7 +59,11 @@ pub async fn lift_halt(
     sender_id: SenderId,
 ) -> StoreResult<bool> {
     let done = query!(
-        "DELETE FROM halts WHERE tenant_id = $1 AND sender_id = $2 AND until > app_now()",
+        r#"
+        UPDATE halts
+        SET until = app_now(), lifted_at = app_now()
+        WHERE tenant_id = $1 AND sender_id = $2 AND until > app_now()
+        "#,
         tenant_id.0,
         sender_id.0,
     )
@@ -66,37 +72,148 @@ pub async fn lift_halt(
     Ok(done.rows_affected() > 0)
 }
 
-/// Halts the senders of messages for a while, each with the code that says why. One that is halted for longer stays so.
-pub async fn save_halts(
-    tx: &mut SystemTx,
-    refused: &[(MessageKey, &str)],
-    reason: &str,
-    hold: Duration,
-) -> StoreResult<()> {
-    if refused.is_empty() {
-        return Ok(());
+/// A halt that the sender of a message brought upon itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewHalt {
+    /// The message that was refused, or that failed.
+    pub key: MessageKey,
+    /// Whether every sender of the tenant's account is meant, and not this one alone.
+    pub is_account: bool,
+    /// For how long; none until somebody lifts it.
+    pub rest: Option<Duration>,
+    /// For people: what happened, and what to do.
+    pub reason: &'static str,
+    /// The provider's code.
+    pub code: String,
+}
+
+/// A sender that is halted now, and was not for so long before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halted {
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub sender_id: SenderId,
+    /// Why.
+    pub reason: String,
+    /// The provider's code.
+    pub code: String,
+}
+
+/// Halts senders. One that is halted for longer stays so, with its reason; one whose halt somebody lifted is not halted again
+/// by what was handed over before that.
+pub async fn save_halts(tx: &mut SystemTx, new: &[NewHalt]) -> StoreResult<Vec<Halted>> {
+    if new.is_empty() {
+        return Ok(Vec::new());
     }
-    let keys: Vec<MessageKey> = refused.iter().map(|(key, _)| *key).collect();
+    let keys: Vec<MessageKey> = new.iter().map(|halt| halt.key).collect();
     let (tenant_ids, ids) = MessageKey::columns(&keys);
-    let codes: Vec<&str> = refused.iter().map(|(_, code)| *code).collect();
-    query!(
+    let are_accounts: Vec<bool> = new.iter().map(|halt| halt.is_account).collect();
+    let rests: Vec<Option<PgInterval>> = new.iter().map(|halt| halt.rest.map(interval)).collect();
+    let reasons: Vec<&str> = new.iter().map(|halt| halt.reason).collect();
+    let codes: Vec<&str> = new.iter().map(|halt| halt.code.as_str()).collect();
+    let rows = query!(
         r#"
+        WITH asked AS MATERIALIZED (
+            SELECT m.tenant_id, m.lane_id, m.phase_at, u.is_account, u.reason, u.code,
+                   COALESCE(app_now() + u.rest, 'infinity') AS until
+            FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::interval[], $5::text[], $6::text[])
+                 AS u (tenant_id, id, is_account, rest, reason, code)
+            JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
+        ), meant AS (
+            SELECT DISTINCT ON (t.tenant_id, t.id) t.tenant_id, t.id, a.until, a.reason, a.code
+            FROM asked a
+            JOIN lanes l ON l.tenant_id = a.tenant_id AND l.id = a.lane_id
+            JOIN senders s ON s.tenant_id = l.tenant_id AND s.id = l.sender_id
+            JOIN senders t ON t.tenant_id = s.tenant_id AND t.status <> 'released'
+             AND (t.id = s.id OR a.is_account AND t.account_ref = s.account_ref)
+            LEFT JOIN halts h ON h.tenant_id = t.tenant_id AND h.sender_id = t.id
+            WHERE h.lifted_at IS NULL OR h.lifted_at <= a.phase_at
+            ORDER BY t.tenant_id, t.id, a.until DESC, a.code
+        )
         INSERT INTO halts (tenant_id, sender_id, until, reason, code)
-        SELECT DISTINCT ON (l.tenant_id, l.sender_id) l.tenant_id, l.sender_id, app_now() + $4, $5, u.code
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (tenant_id, id, code)
-        JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
-        JOIN lanes l ON l.tenant_id = m.tenant_id AND l.id = m.lane_id
+        SELECT m.tenant_id, m.id, m.until, m.reason, m.code
+        FROM meant m
         -- One order for every writer of many rows, so that two of them never deadlock.
-        ORDER BY l.tenant_id, l.sender_id, u.code
+        ORDER BY m.tenant_id, m.id
         ON CONFLICT (tenant_id, sender_id) DO UPDATE
         SET until = EXCLUDED.until, reason = EXCLUDED.reason, code = EXCLUDED.code, set_at = app_now()
         WHERE halts.until < EXCLUDED.until
+        RETURNING tenant_id, sender_id, reason, code AS "code!"
         "#,
         &tenant_ids,
         &ids,
+        &are_accounts,
+        &rests as &[Option<PgInterval>],
+        &reasons as &[&str],
         &codes as &[&str],
-        interval(hold),
-        reason,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Halted {
+            tenant_id: TenantId(row.tenant_id),
+            sender_id: SenderId(row.sender_id),
+            reason: row.reason,
+            code: row.code,
+        })
+        .collect())
+}
+
+/// Counts refusals of accounts, one for each entry. Answers those that were refused `most` times in a row or more.
+pub async fn count_refusals(
+    tx: &mut SystemTx,
+    refused: &[(TenantId, &str)],
+    most: i32,
+) -> StoreResult<Vec<(TenantId, String)>> {
+    let tenant_ids: Vec<Uuid> = refused.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<&str> = refused
+        .iter()
+        .map(|(_, account_ref)| *account_ref)
+        .collect();
+    let rows = query!(
+        r#"
+        INSERT INTO account_refusals AS a (tenant_id, account_ref, refusals)
+        SELECT u.tenant_id, u.account_ref, count(*)
+        FROM unnest($1::uuid[], $2::text[]) AS u (tenant_id, account_ref)
+        GROUP BY u.tenant_id, u.account_ref
+        ORDER BY u.tenant_id, u.account_ref
+        ON CONFLICT (tenant_id, account_ref) DO UPDATE
+        SET refusals = a.refusals + EXCLUDED.refusals, last_at = app_now()
+        RETURNING a.tenant_id, a.account_ref, a.refusals
+        "#,
+        &tenant_ids,
+        &accounts as &[&str],
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter(|row| row.refusals >= most)
+        .map(|row| (TenantId(row.tenant_id), row.account_ref))
+        .collect())
+}
+
+/// Forgets the refusals of accounts that took something.
+pub async fn forget_refusals(tx: &mut SystemTx, taken: &[(TenantId, String)]) -> StoreResult<()> {
+    let tenant_ids: Vec<Uuid> = taken.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<&str> = taken.iter().map(|(_, account)| account.as_str()).collect();
+    query!(
+        r#"
+        WITH over AS (
+            SELECT a.tenant_id, a.account_ref
+            FROM account_refusals a
+            WHERE (a.tenant_id, a.account_ref) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
+            ORDER BY a.tenant_id, a.account_ref
+            FOR UPDATE
+        )
+        DELETE FROM account_refusals a
+        USING over o
+        WHERE a.tenant_id = o.tenant_id AND a.account_ref = o.account_ref
+        "#,
+        &tenant_ids,
+        &accounts as &[&str],
     )
     .execute(tx.conn())
     .await?;

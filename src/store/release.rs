@@ -251,17 +251,58 @@ pub async fn eat_wakes(tx: &mut SystemTx, now: DateTime<Utc>, limit: i64) -> Sto
     Ok(done.rows_affected())
 }
 
-/// How many messages of each lane are let out and not begun.
-pub async fn count_released(tx: &mut SystemTx) -> StoreResult<BTreeMap<LaneId, i64>> {
+/// What is under way: let out and not begun, or begun and not over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Messages of each lane that are let out and not begun.
+    pub released: BTreeMap<LaneId, i64>,
+    /// The same of each account, and its calls that are being made. The simulated ones never hang and are not counted.
+    pub calls: BTreeMap<String, i64>,
+}
+
+impl UnderWay {
+    /// Messages that are let out and not begun.
+    pub fn count_released(&self) -> i64 {
+        self.released.values().sum()
+    }
+}
+
+/// What is under way now. A call that nobody ended within `call_max` is in doubt, and not under way.
+pub async fn count_under_way(tx: &mut SystemTx, call_max: Duration) -> StoreResult<UnderWay> {
+    let mut under_way = UnderWay::default();
     let rows = query!(
-        r#"SELECT lane_id, count(*) AS "messages!" FROM messages WHERE phase = 1 GROUP BY lane_id"#
+        r#"
+        SELECT lane_id, provider_account_sid AS account_ref, provider = 'demo' AS "is_demo!", count(*) AS "messages!"
+        FROM messages
+        WHERE phase = 1
+        GROUP BY lane_id, provider_account_sid, provider
+        "#
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (LaneId(row.lane_id), row.messages))
-        .collect())
+    for row in rows {
+        *under_way.released.entry(LaneId(row.lane_id)).or_default() += row.messages;
+        if !row.is_demo {
+            *under_way.calls.entry(row.account_ref).or_default() += row.messages;
+        }
+    }
+    let rows = query!(
+        r#"
+        -- An open attempt is looked at by nobody before its first look, which lies ahead by more than its call takes.
+        SELECT account_ref, count(*) AS "calls!"
+        FROM send_attempts
+        WHERE state = 0 AND provider <> 'demo'
+          AND next_look_at > app_now() AND started_at > app_now() - $1::interval
+        GROUP BY account_ref
+        "#,
+        interval(call_max),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    for row in rows {
+        *under_way.calls.entry(row.account_ref).or_default() += row.calls;
+    }
+    Ok(under_way)
 }
 
 /// How long until a tick would find anything to do, as far as is known now; zero when it would at once. Read outside a

@@ -3,6 +3,8 @@
 mod begin;
 mod cancel;
 mod chaos;
+mod feedback;
+mod hung;
 mod ids;
 mod leader;
 mod model;

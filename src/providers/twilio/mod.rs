@@ -4,6 +4,7 @@
 //! pure function in [`sms`]; whatever is not certain is doubt. Tokens are opened here alone.
 
 mod client;
+pub mod codes;
 pub mod sms;
 pub mod verify;
 

@@ -20,8 +20,6 @@ use crate::providers::{
     SendRequest, WebhookError, WebhookReport,
 };
 
-/// A wait that the provider asks for is believed up to here.
-const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 /// How long the provider may try: at most four hours, at least a minute.
 const VALIDITY: std::ops::RangeInclusive<u64> = 60..=14_400;
 /// Pages of one look-up; more messages to one person in half an hour are not ours.
@@ -290,7 +288,7 @@ fn throttled(code: i64, answer: &Answer) -> SendError {
         .and_then(|text| text.trim().parse().ok());
     SendError::Throttled {
         code: code.to_string(),
-        retry_after: asked.map(|secs| Duration::from_secs(secs).min(RETRY_AFTER_MAX)),
+        retry_after: asked.map(Duration::from_secs),
     }
 }
 
@@ -438,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_of_a_week_is_not_believed() {
+    fn a_wait_is_read_as_it_is_asked_for() {
         let waits = |text: Option<&str>| {
             let answer = Answer {
                 status: 429,
@@ -453,8 +451,9 @@ mod tests {
         assert_eq!(waits(None), None);
         assert_eq!(waits(Some("7")), Some(Duration::from_secs(7)));
         assert_eq!(waits(Some(" 0 ")), Some(Duration::ZERO));
-        assert_eq!(waits(Some("604800")), Some(RETRY_AFTER_MAX));
-        assert_eq!(waits(Some("18446744073709551615")), Some(RETRY_AFTER_MAX));
+        assert_eq!(waits(Some("604800")), Some(Duration::from_hours(24 * 7)));
+        let longest = Duration::from_secs(u64::MAX);
+        assert_eq!(waits(Some("18446744073709551615")), Some(longest));
         assert_eq!(waits(Some("-1")), None);
         assert_eq!(waits(Some("Wed, 21 Oct 2026 07:28:00 GMT")), None);
     }

@@ -128,31 +128,6 @@ async fn one_attempt_is_one_request_whatever_comes_back() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wait_of_a_week_is_cut_and_the_message_goes_out_later() {
-    let it = TwilioWorld::start().await;
-    it.fake.script([Act::untaken(Reply::Throttled {
-        retry_after: Some("604800".into()),
-    })]);
-    let campaign = it.one_message().await;
-    let worker = it.world.worker().await;
-    eventually("it is deferred", || async {
-        it.world.counts(campaign).await.get(CountWord::Deferred) == 1
-    })
-    .await;
-    let soon = "SELECT count(*) FROM messages WHERE ready_at <= app_now() + interval '15 min'";
-    assert_eq!(it.world.number(soon).await, 1);
-
-    it.world.db.advance(Duration::from_mins(16)).await;
-    eventually("it is handed over", || async {
-        it.world.counts(campaign).await.get(CountWord::HandedOver) == 1
-    })
-    .await;
-    worker.drain(DRAIN).await;
-    assert_eq!(it.fake.ledger().requested().len(), 2);
-    assert_eq!(it.fake.ledger().accepted_count(), 1);
-}
-
 /// The carrier's opt-out counts here too: nobody asks for that address again.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_opted_out_at_twilio_is_suppressed_here() {

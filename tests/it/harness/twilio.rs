@@ -59,6 +59,12 @@ impl TwilioWorld {
 
     /// Gives a tenant the fake's account, with a token that may be wrong.
     pub async fn save_account(&self, tenant_id: TenantId, auth_token: &str) {
+        self.save_account_of(tenant_id, ACCOUNT_SID, auth_token)
+            .await;
+    }
+
+    /// The same of another account.
+    pub async fn save_account_of(&self, tenant_id: TenantId, sid: &str, auth_token: &str) {
         let id = Uuid::now_v7();
         let place = place_of_token(tenant_id, id);
         let sealed = seal(
@@ -70,12 +76,12 @@ impl TwilioWorld {
             tenant_id,
             id,
             channel: Channel::Sms,
-            account_ref: ACCOUNT_SID.into(),
-            account_sid: ACCOUNT_SID.into(),
+            account_ref: sid.into(),
+            account_sid: sid.into(),
             auth_token: sealed.unwrap(),
         };
         let mut tx = self.world.db.db().system().begin().await.unwrap();
-        insert_account(&mut tx, ACCOUNT_SID, Provider::Twilio)
+        insert_account(&mut tx, sid, Provider::Twilio)
             .await
             .unwrap();
         save_twilio(&mut tx, &credentials).await.unwrap();
