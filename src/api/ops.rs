@@ -1,4 +1,4 @@
-//! What operators look at and steer: queues, dead jobs, schedules, workers.
+//! What operators look at and steer: queues, lanes, dead jobs, schedules, workers.
 //!
 //! What they steer lies in the cell, and the record of it in `control`: two transactions, which may be in two databases. The
 //! change is made first and stays open while its record is committed, then it is committed itself. So nothing is done
@@ -6,6 +6,7 @@
 //! then, and each change is one that may be.
 
 pub mod dead_jobs;
+pub mod lanes;
 pub mod schedules;
 mod timelines;
 pub mod workers;
@@ -90,6 +91,7 @@ pub type OpsResources = (
     schedules::Schedules,
     workers::Workers,
     timelines::Timelines,
+    lanes::Lanes,
 );
 
 /// All of them on the state of this process.
@@ -100,6 +102,7 @@ pub fn resources(state: &ApiState) -> OpsResources {
         schedules::Schedules::new(state.clone()),
         workers::Workers::new(state.clone()),
         timelines::Timelines::new(state.clone()),
+        lanes::Lanes::new(state.clone()),
     )
 }
 

@@ -1,5 +1,7 @@
 //! Lanes, and how they are woken. Whoever has messages for a lane inserts it and appends a wake; the release leader
-//! alone updates it (`store::release`).
+//! alone updates it (`store::release`); what people see of them is in [`standing`].
+
+pub mod standing;
 
 use sqlx::{PgConnection, query, query_scalar};
 use uuid::Uuid;

@@ -270,6 +270,7 @@ fn matrix() -> Vec<Row> {
 fn operators_rows() -> Vec<Row> {
     let names = [
         "list_queues",
+        "list_lanes",
         "list_dead_jobs",
         "get_dead_job",
         "replay_dead_job",

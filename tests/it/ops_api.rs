@@ -258,3 +258,89 @@ async fn workers_are_listed_until_they_end() {
     desk.world.db.execute(silent).await;
     assert_eq!(desk.get("workers").await["items"][0]["is_alive"], false);
 }
+
+/// Four lanes, and each says what holds it: nothing, its sender's halt, its campaign, its brake.
+#[tokio::test]
+async fn lanes_show_what_waits_whose_turn_it_is_and_what_holds_them() {
+    let desk = Desk::open().await;
+    desk.world.add_contacts(30).await;
+    let lane = async |campaign: engageninja::domain::ids::CampaignId| {
+        let list = desk.get("lanes?limit=200").await;
+        let items = list["items"].as_array().unwrap().clone();
+        let found = items
+            .into_iter()
+            .find(|lane| lane["campaign_id"] == campaign.to_string());
+        found.unwrap_or(Value::Null)
+    };
+    let braked = "ALTER TABLE cell.campaigns ALTER pace_per_sec SET DEFAULT 0.02";
+    desk.world.db.execute(braked).await;
+    let slow = desk.world.campaign("Slow").await;
+    let brakeless = "ALTER TABLE cell.campaigns ALTER pace_per_sec DROP DEFAULT";
+    desk.world.db.execute(brakeless).await;
+    let worker = desk.world.worker().await;
+    eventually("the brake holds it", async || {
+        lane(slow).await["held_by"] == "campaign"
+    })
+    .await;
+    let shown = lane(slow).await;
+    assert_eq!(
+        (&shown["paced_by"], &shown["allowed_per_sec"]),
+        (&json!("campaign"), &json!(0.02))
+    );
+    assert_eq!(
+        (&shown["is_active"], &shown["class"], &shown["ring"]),
+        (&json!(true), &json!("bulk"), &json!(2))
+    );
+    assert_eq!(
+        (&shown["window"], &shown["released"]),
+        (&json!(10), &json!(0))
+    );
+    assert_eq!(shown["tenant"], "Dojo Coffee");
+    assert!(
+        shown["head_message_id"].is_string() && shown["head_since"].is_string(),
+        "{shown}"
+    );
+    // The lane comes again when its brake lets the next one out.
+    assert_eq!(shown["next_at"], shown["held_until"], "{shown}");
+
+    desk.world.pause(slow).await.unwrap();
+    eventually("it is switched off", async || {
+        lane(slow).await["is_active"] == false
+    })
+    .await;
+    let shown = lane(slow).await;
+    assert_eq!(shown["held_by"], "campaign_stopped");
+    assert!(
+        shown.get("held_until").is_none() && shown.get("next_at").is_none(),
+        "{shown}"
+    );
+
+    let halt = "INSERT INTO cell.halts (tenant_id, sender_id, until, reason, code)
+        SELECT tenant_id, id, app_now() + interval '1 hour', 'no luck', '30034' FROM cell.senders";
+    desk.world.db.execute(halt).await;
+    let halted = desk.world.campaign("Halted").await;
+    eventually("it waits", async || {
+        lane(halted).await["head_message_id"].is_string()
+    })
+    .await;
+    let shown = lane(halted).await;
+    assert_eq!(
+        (&shown["held_by"], &shown["held_because"]),
+        (&json!("sender_halted"), &json!("no luck"))
+    );
+    assert!(shown["held_until"].is_string(), "{shown}");
+    let page = desk.get("lanes?limit=1").await;
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let rest = desk.get(&format!("lanes?limit=1&cursor={cursor}")).await;
+    assert_ne!(rest["items"][0]["lane"], page["items"][0]["lane"]);
+
+    desk.world
+        .db
+        .execute("UPDATE cell.tenants SET status = 'suspended'")
+        .await;
+    assert_eq!(lane(halted).await["held_by"], "tenant_stopped");
+    let nobody = uuid::Uuid::now_v7();
+    let none = desk.get(&format!("lanes?tenant_id={nobody}")).await;
+    assert_eq!(none["items"], json!([]));
+    worker.drain(Duration::from_secs(5)).await;
+}
