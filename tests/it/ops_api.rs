@@ -278,9 +278,13 @@ async fn lanes_show_what_waits_whose_turn_it_is_and_what_holds_them() {
     let brakeless = "ALTER TABLE cell.campaigns ALTER pace_per_sec DROP DEFAULT";
     desk.world.db.execute(brakeless).await;
     let worker = desk.world.worker().await;
-    eventually("the brake holds it", async || {
-        lane(slow).await["held_by"] == "campaign"
-    })
+    eventually(
+        "the first one is begun and the brake holds the rest",
+        async || {
+            let shown = lane(slow).await;
+            shown["held_by"] == "campaign" && shown["released"] == 0
+        },
+    )
     .await;
     let shown = lane(slow).await;
     assert_eq!(
