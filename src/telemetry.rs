@@ -199,6 +199,10 @@ metric_names! {
     BUCKET_SIGNALS_TOTAL = "engageninja_bucket_signals_total";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
+    /// Lanes that a sweep found forgotten although they had messages to let out; stays 0.
+    LOST_WAKE_TOTAL = "engageninja_lost_wake_total";
+    /// How long the leader's ticks took, from the renewal of its term to the commit.
+    RELEASE_TICK_SECONDS = "engageninja_release_tick_seconds";
 }
 
 #[cfg(test)]

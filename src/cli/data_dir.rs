@@ -36,6 +36,23 @@ struct StoredKeys {
     mac_key: String,
 }
 
+impl StoredKeys {
+    fn generate() -> Self {
+        Self {
+            // A key of the ring has the same form as the other: 32 random bytes.
+            keys: format!("k1:{}", MacKey::generate().expose_secret()),
+            mac_key: MacKey::generate().expose_secret().into(),
+        }
+    }
+}
+
+impl Keys {
+    /// New ones, kept by nobody.
+    pub(super) fn generate() -> Self {
+        StoredKeys::generate().into()
+    }
+}
+
 impl From<StoredKeys> for Keys {
     fn from(stored: StoredKeys) -> Self {
         Self {
@@ -81,11 +98,7 @@ impl DataDir {
         if let Some(keys) = self.read_keys()? {
             return Ok(keys);
         }
-        let stored = StoredKeys {
-            // A key of the ring has the same form as the other: 32 random bytes.
-            keys: format!("k1:{}", MacKey::generate().expose_secret()),
-            mac_key: MacKey::generate().expose_secret().into(),
-        };
+        let stored = StoredKeys::generate();
         self.write(KEYS, &stored)?;
         Ok(stored.into())
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::output::print;
 use super::signals::Signals;
 use crate::config::Config;
-use crate::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, FakeOptions, FakeTwilio};
+use crate::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, FakeOptions, FakeTwilio, account_sid};
 
 /// Stand-ins for the providers.
 #[derive(Debug, Subcommand)]
@@ -24,6 +24,9 @@ pub(super) struct Twilio {
     /// Append every message it takes to a file, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// How many accounts it has, ending in 1, 2 and so on, all with the same token.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=99))]
+    accounts: u8,
     /// What its chances are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -31,7 +34,11 @@ pub(super) struct Twilio {
 
 impl FakeCommand {
     pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
-        let Self::Twilio(Twilio { ledger, seed }) = self;
+        let Self::Twilio(Twilio {
+            ledger,
+            accounts,
+            seed,
+        }) = self;
         let signals = Signals::listen()?;
         let options = FakeOptions {
             listen: config.listen,
@@ -45,6 +52,9 @@ impl FakeCommand {
                 config.listen
             )
         })?;
+        for number in 1..=accounts {
+            fake.add_account(&account_sid(number), AUTH_TOKEN);
+        }
         let value =
             json!({ "url": fake.url(), "account_sid": ACCOUNT_SID, "auth_token": AUTH_TOKEN });
         print(json, &value, || {

@@ -16,9 +16,10 @@ use super::moves::Moves;
 use crate::clock::Clock;
 use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
+use crate::domain::ids::LaneId;
 use crate::store::buckets::signals::eat_signals;
 use crate::store::release::{self, Moved};
-use crate::store::{Db, StoreResult, incarnations};
+use crate::store::{Db, StoreResult, incarnations, lanes};
 use crate::telemetry;
 
 /// Between two ticks while there is work.
@@ -27,6 +28,10 @@ const TICK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the window is measured anew.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often lanes are looked through for one that was forgotten. An alarm: nobody relies on it.
+const LOST_EVERY: Duration = Duration::from_secs(5);
+/// Lanes of one such look.
+const LOST_LANES_MAX: i64 = 1_000;
 /// Rows that one statement promotes, returns or eats.
 const ROWS_MAX: i64 = 2_000;
 /// The window when no worker has said how much it can take.
@@ -44,6 +49,8 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         dealer: Dealer::default(),
         term: None,
         swept_at: None,
+        lost_at: None,
+        lost_after: LaneId(0),
     };
     while !stop.is_cancelled() {
         let pause = match leader.step(&myself).await {
@@ -72,6 +79,9 @@ struct Leader {
     dealer: Dealer,
     term: Option<Term>,
     swept_at: Option<Duration>,
+    /// When lanes were last looked through, and up to which.
+    lost_at: Option<Duration>,
+    lost_after: LaneId,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +118,7 @@ impl Leader {
             });
         }
         self.sweep().await?;
+        self.find_lost().await?;
         let mut tx = self.db.batch().begin().await?;
         let work_in = release::time_to_work(&mut tx).await?;
         drop(tx);
@@ -158,6 +169,27 @@ impl Leader {
         Ok(())
     }
 
+    /// Every few seconds: whether a lane was forgotten, some lanes at a time.
+    async fn find_lost(&mut self) -> StoreResult<()> {
+        let now = Clock::boottime();
+        if self
+            .lost_at
+            .is_some_and(|at| now.saturating_sub(at) < LOST_EVERY)
+        {
+            return Ok(());
+        }
+        self.lost_at = Some(now);
+        let mut tx = self.db.batch().begin().await?;
+        let (lost, looked_at) = lanes::wake_lost(&mut tx, self.lost_after, LOST_LANES_MAX).await?;
+        tx.commit().await?;
+        self.lost_after = looked_at.unwrap_or(LaneId(0));
+        if lost > 0 {
+            tracing::error!(lost, "lanes with messages were forgotten; they are woken");
+            metrics::counter!(telemetry::LOST_WAKE_TOTAL).increment(lost);
+        }
+        Ok(())
+    }
+
     /// Lets out what may go. None when this is no leader any more.
     async fn tick(&mut self) -> StoreResult<Option<usize>> {
         let Some(term) = &mut self.term else {
@@ -186,6 +218,8 @@ impl Leader {
         let released = self.dealer.deal(&mut tx, now, room, under_way).await?;
         tx.commit().await?;
         metrics::counter!(telemetry::RELEASED_TOTAL).increment(released as u64);
+        let took = Clock::boottime().saturating_sub(started_at);
+        metrics::histogram!(telemetry::RELEASE_TICK_SECONDS).record(took.as_secs_f64());
         Ok(Some(released))
     }
 

@@ -31,8 +31,8 @@ const CHUNK_MEMBERS: i64 = 2_000;
 const WORK_MAX: Duration = Duration::from_secs(5);
 
 impl Job for ExpandCampaign {
-    async fn run(self, context: &JobContext, _run: Run) -> Outcome {
-        match expand(&self, context).await {
+    async fn run(self, context: &JobContext, run: Run) -> Outcome {
+        match expand(&self, context, run).await {
             Ok(Progress::Done) => Outcome::Done,
             Ok(Progress::MoreToDo) => Outcome::Snooze(Duration::ZERO),
             Err(error) => error.into(),
@@ -46,7 +46,7 @@ enum Progress {
     MoreToDo,
 }
 
-async fn expand(order: &ExpandCampaign, context: &JobContext) -> StoreResult<Progress> {
+async fn expand(order: &ExpandCampaign, context: &JobContext, run: Run) -> StoreResult<Progress> {
     let started_at = Clock::boottime();
     let Some(plan) = prepare(order, context).await? else {
         return Ok(Progress::Done);
@@ -55,6 +55,7 @@ async fn expand(order: &ExpandCampaign, context: &JobContext) -> StoreResult<Pro
         if expand_chunk(&plan, context).await? == Progress::Done {
             return Ok(Progress::Done);
         }
+        run.gets_on::<ExpandCampaign>(&context.db).await?;
         if Clock::boottime().saturating_sub(started_at) > WORK_MAX {
             return Ok(Progress::MoreToDo);
         }

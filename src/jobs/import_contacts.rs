@@ -28,8 +28,8 @@ use crate::store::{
 const WORK_MAX: Duration = Duration::from_secs(5);
 
 impl Job for ImportContacts {
-    async fn run(self, context: &JobContext, _run: Run) -> Outcome {
-        match import(&self, &context.db, &context.mac_key).await {
+    async fn run(self, context: &JobContext, run: Run) -> Outcome {
+        match import(&self, context, run).await {
             Ok(Progress::Done) => Outcome::Done,
             Ok(Progress::MoreToDo) => Outcome::Snooze(Duration::ZERO),
             Err(error) => error.into(),
@@ -46,12 +46,13 @@ pub enum Progress {
     MoreToDo,
 }
 
-async fn import(order: &ImportContacts, db: &Db, mac_key: &MacKey) -> StoreResult<Progress> {
+async fn import(order: &ImportContacts, context: &JobContext, run: Run) -> StoreResult<Progress> {
     let started_at = Clock::boottime();
     loop {
-        if import_chunk(order, db, mac_key).await? == Progress::Done {
+        if import_chunk(order, &context.db, &context.mac_key).await? == Progress::Done {
             return Ok(Progress::Done);
         }
+        run.gets_on::<ImportContacts>(&context.db).await?;
         if Clock::boottime().saturating_sub(started_at) > WORK_MAX {
             return Ok(Progress::MoreToDo);
         }

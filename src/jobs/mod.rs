@@ -27,7 +27,7 @@ use self::queue::{Fence, Payload};
 use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::delivery::Delivery;
-use crate::store::Db;
+use crate::store::{Db, StoreResult};
 
 /// What a job's code may use.
 #[derive(Debug, Clone)]
@@ -49,6 +49,16 @@ pub struct Run {
     pub fence: Fence,
     /// Which try it is, from 1.
     pub attempt: i16,
+}
+
+impl Run {
+    /// A part of the work is done and committed: the job has its tries anew, so that one which gets on is not given up,
+    /// however often its workers are killed.
+    async fn gets_on<P: Payload>(self, db: &Db) -> StoreResult<()> {
+        let mut tx = db.batch().begin().await?;
+        self.fence.renew_tries(tx.conn(), P::MAX_ATTEMPTS).await?;
+        tx.commit().await
+    }
 }
 
 /// An order that can be carried out.

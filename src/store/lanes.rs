@@ -6,7 +6,7 @@ pub mod standing;
 use sqlx::{PgConnection, query, query_scalar};
 use uuid::Uuid;
 
-use super::StoreResult;
+use super::{StoreResult, SystemTx};
 use crate::domain::channel::Class;
 use crate::domain::ids::{CampaignId, LaneId, MessageId, SenderId, TenantId};
 
@@ -80,6 +80,47 @@ pub async fn append_wakes(conn: &mut PgConnection, wakes: &[Wake]) -> StoreResul
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Wakes lanes that the leader would pass over although something of theirs may go: among the `limit` lanes above `after`,
+/// those that are off, or whose head is too high, and to which no wake is on its way. Each was lost by somebody; says how
+/// many, and the last lane looked at, if there was any.
+pub async fn wake_lost(
+    tx: &mut SystemTx,
+    after: LaneId,
+    limit: i64,
+) -> StoreResult<(u64, Option<LaneId>)> {
+    let row = query!(
+        r#"
+        WITH looked AS MATERIALIZED (
+            SELECT l.tenant_id, l.id, l.campaign_id, l.active, l.head
+            FROM lanes l
+            WHERE l.id > $1
+            ORDER BY l.id
+            LIMIT $2
+        ), lost AS (
+            SELECT l.tenant_id, l.id, first.id AS head
+            FROM looked l
+            JOIN tenants t ON t.id = l.tenant_id AND t.status = 'active'
+            LEFT JOIN campaigns c ON c.tenant_id = l.tenant_id AND c.id = l.campaign_id
+            JOIN LATERAL (
+                SELECT m.id FROM messages m WHERE m.lane_id = l.id AND m.phase = 0 ORDER BY m.lane_id, m.id LIMIT 1
+            ) first ON NOT l.active OR first.id < l.head
+            WHERE (c.id IS NULL OR c.status = 'sending')
+              AND NOT EXISTS (SELECT FROM lane_wakes w WHERE w.tenant_id = l.tenant_id AND w.lane_id = l.id)
+        ), woken AS (
+            INSERT INTO lane_wakes (tenant_id, lane_id, head_id)
+            SELECT tenant_id, id, head FROM lost
+            RETURNING lane_id
+        )
+        SELECT (SELECT count(*) FROM woken) AS "woken!", (SELECT max(id) FROM looked) AS last
+        "#,
+        after.0,
+        limit,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok((row.woken as u64, row.last.map(LaneId)))
 }
 
 /// Appends a wake for every lane of a tenant, in the transaction that lets it go on: the leader switched them off.

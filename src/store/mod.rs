@@ -7,6 +7,7 @@
 pub mod attempts;
 pub mod audience;
 pub mod audit;
+pub mod bench;
 pub mod buckets;
 pub mod campaign_counts;
 pub mod campaigns;

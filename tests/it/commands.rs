@@ -95,7 +95,8 @@ async fn wrong_values_are_refused_and_say_what_would_be_right() {
         ("serve --listen everywhere", "everywhere"),
         ("serve --env staging", "production"),
         ("serve --log-format xml", "json"),
-        ("bench --contacts 5", "100..=1000000"),
+        ("bench --contacts 5", "100..=10000000"),
+        ("bench everything", "fairness"),
         (
             "campaign send --tenant dojo --csv x --template y --channel fax",
             "sms, whatsapp or email",

@@ -3,6 +3,7 @@
 mod begin;
 mod cancel;
 mod chaos;
+mod expansion;
 mod feedback;
 mod hung;
 mod ids;

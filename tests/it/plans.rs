@@ -50,6 +50,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "scans jobs",
         "the bench waits for its queue to be empty",
     ),
+    (
+        "AS \"begun!\" FROM send_attempts WHERE started_at > $1",
+        "scans send_attempts",
+        "the bench looks for what began after a pause",
+    ),
 ];
 
 /// A statement with its ends marked.

@@ -137,10 +137,9 @@ async fn the_same_with_control_and_cell_in_two_databases() {
 
 #[tokio::test]
 async fn five_kills_of_the_worker_lose_nobody_and_write_to_nobody_twice() {
-    let world = world(TestDb::new().await).await;
+    let mut world = world(TestDb::new().await).await;
     // The holds of production, ten times as fast: what a dead worker had open is settled within half a minute.
-    let scale = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET engageninja.holds_scale = 0.1', current_database()); END $$";
-    world.db.execute(scale).await;
+    world.scale_holds(0.1).await;
     let _scheduler = world.scheduler();
     let mut worker = start_worker(&world).await;
     let script = script(&world).await;

@@ -39,6 +39,11 @@ use crate::clock::Clock;
 pub const ACCOUNT_SID: &str = "AC00000000000000000000000000000001";
 /// Its token.
 pub const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// The accounts of a fake that has several, from 1; the first is [`ACCOUNT_SID`].
+pub fn account_sid(number: u8) -> String {
+    format!("AC{number:032}")
+}
+
 /// Between two looks whether callbacks are under way.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 

@@ -22,9 +22,10 @@ pub fn beginnings(written: &str, country: Country) -> Vec<String> {
     }
     let is_international = text.contains('+');
     // `+44 (0)7400`: the zero is for those who dial from within.
-    let text = match is_international {
-        true => text.replace("(0)", ""),
-        false => text,
+    let text = if is_international {
+        text.replace("(0)", "")
+    } else {
+        text
     };
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let mut add = |digits: &str| {

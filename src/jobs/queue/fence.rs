@@ -1,6 +1,6 @@
 //! The proof that a job is still the one that was handed out.
 
-use sqlx::{PgConnection, query_scalar};
+use sqlx::{PgConnection, query, query_scalar};
 
 /// One readiness of one job in the hands of one process: (id, attempt, lease).
 ///
@@ -31,6 +31,24 @@ impl Fence {
     pub async fn complete(self, conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let completed = Self::complete_many(conn, &[self]).await?;
         Ok(!completed.is_empty())
+    }
+
+    /// Gives the job its tries anew, unless it is somebody else's by now.
+    pub async fn renew_tries(self, conn: &mut PgConnection, tries: i16) -> Result<(), sqlx::Error> {
+        query!(
+            r#"
+            UPDATE jobs
+            SET max_attempts = LEAST(attempt + $4::int, 32767), starts = 0
+            WHERE id = $1 AND attempt = $2 AND lease = $3
+            "#,
+            self.id,
+            self.attempt,
+            self.lease,
+            i32::from(tries),
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
     }
 
     /// Completes many jobs inside the caller's transaction.

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use engageninja::crypto::mac::MacKey;
 use engageninja::delivery::campaigns::SwitchError;
 use engageninja::domain::attempt::Verdict;
 use engageninja::domain::counts::CountWord;
 use engageninja::store::StoreError;
-
+use nix::sys::signal::Signal;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
+use crate::harness::program::{MAC_KEY, Started, on};
 use crate::harness::steps::pause_on;
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
@@ -180,4 +182,63 @@ async fn a_pause_waits_for_a_begin_that_is_under_way() {
     let results = begin.await.unwrap().unwrap();
     assert!(results.iter().all(|row| row.get::<&str, _>(0) == "begun"));
     assert_eq!(pause.await.unwrap(), 2);
+}
+
+/// A process that stands still inside begin holds no pause up: its statement ends on the server without it, and what it
+/// had begun counts as under way. Woken late, it makes none of these calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_stopped_inside_begin_holds_no_pause_up_and_calls_nobody_when_it_wakes() {
+    let world = World {
+        mac_key: MacKey::from_base64(&MAC_KEY.into()).unwrap(),
+        ..World::start().await
+    };
+    world.add_contacts(20).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    let released = world.let_out(campaign, 20).await;
+    let mut session = world.session().await;
+    let mut row_lock = session.begin().await.unwrap();
+    let held = format!(
+        "SELECT FROM messages WHERE id = '{}' FOR UPDATE",
+        released[0].id
+    );
+    row_lock.execute(AssertSqlSafe(held)).await.unwrap();
+    let worker = Started::new(on(&world.db, &["worker", "--jobs", "send"])).await;
+    eventually("its begin waits for a row", async || {
+        world
+            .number(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND wait_event = 'transactionid' AND query LIKE '%begin_attempts%'",
+            )
+            .await
+            > 0
+    })
+    .await;
+    worker.signal(Signal::SIGSTOP);
+    row_lock.rollback().await.unwrap();
+
+    let (paused, in_flight) = within(5, "the pause answers", async {
+        world.pause(campaign).await.unwrap()
+    })
+    .await;
+    let begun = world.number("SELECT count(*) FROM send_attempts").await;
+    assert_eq!(in_flight, begun);
+    assert!(begun > 0, "it stopped before its begin");
+
+    // Longer than a permission is good for.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    worker.signal(Signal::SIGCONT);
+    eventually("nothing is under way", || async {
+        world
+            .number("SELECT count(*) FROM send_attempts WHERE state IN (0, 2)")
+            .await
+            == 0
+    })
+    .await;
+    let late = format!(
+        "SELECT count(*) FROM send_attempts WHERE started_at > {}",
+        instant(paused.paused_at.unwrap())
+    );
+    assert_eq!(world.number(&late).await, 0);
+    assert_eq!(world.number("SELECT count(*) FROM demo_ledger").await, 0);
+    worker.stop().await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use engageninja::delivery::intake::{Commands, accept_messages};
 use engageninja::domain::channel::{Channel, Class};
 use engageninja::domain::ids::{LaneId, MessageId};
+use engageninja::store::lanes::wake_lost;
 use engageninja::store::messages::{BatchHead, NewMessage};
 use engageninja::store::senders::find_active;
 use uuid::Uuid;
@@ -68,6 +69,44 @@ async fn bring(world: &World, intake: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_somebody_forgot_is_found_and_goes_on() {
+    let world = World::start().await;
+    let intake = bring(&world, 0);
+    intake.await;
+    // As a leader would have it that lost the wake, and then one that went past messages.
+    for forgotten in [
+        "active = false",
+        "active = true, head = 'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+    ] {
+        let lose = format!("DELETE FROM cell.lane_wakes; UPDATE cell.lanes SET {forgotten}");
+        world.db.execute(&lose).await;
+        assert_eq!(world.wake_lost().await, 1, "{forgotten}");
+        assert_eq!(world.wake_lost().await, 0, "its wake is on its way");
+    }
+    world.db.execute("DELETE FROM cell.lane_wakes").await;
+
+    let worker = world.worker().await;
+    eventually("all are through", || async {
+        world
+            .number("SELECT count(*) FROM messages WHERE phase = 4")
+            .await
+            > 0
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+impl World {
+    /// Looks through all lanes for forgotten ones; says how many there were.
+    pub(super) async fn wake_lost(&self) -> u64 {
+        let mut tx = self.db.db().system().begin().await.unwrap();
+        let (lost, _) = wake_lost(&mut tx, LaneId(0), 1_000).await.unwrap();
+        tx.commit().await.unwrap();
+        lost
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn eight_intakes_on_one_lane_lose_no_message() {
     let world = World::start().await;
     // Slower than the intakes, so that wakes come while messages still wait.
@@ -92,6 +131,7 @@ async fn eight_intakes_on_one_lane_lose_no_message() {
 
     assert_eq!(world.number("SELECT count(*) FROM lanes").await, 1);
     assert_eq!(world.number("SELECT count(*) FROM lane_wakes").await, 0);
+    assert_eq!(world.wake_lost().await, 0);
     assert_eq!(world.number("SELECT count(*) FROM messages").await, ALL);
     let taken = world
         .number("SELECT count(DISTINCT message_id) FROM demo_ledger")

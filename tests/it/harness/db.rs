@@ -328,6 +328,17 @@ impl TestDb {
         }
     }
 
+    /// The same database for somebody else; it goes with the first.
+    pub fn share(&self) -> Self {
+        Self {
+            options: self.options.clone(),
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            databases: self.databases.clone(),
+            dropped_at_end: Vec::new(),
+        }
+    }
+
     /// The ways into it.
     pub fn db(&self) -> Db {
         self.db.clone()

@@ -3,7 +3,7 @@
 use engageninja::crypto::key_ring::KeyRing;
 use engageninja::crypto::sealed::seal;
 use engageninja::dev::fake_twilio::{
-    ACCOUNT_SID, AUTH_TOKEN, CallbackWeather, FakeTwilio, Weather,
+    ACCOUNT_SID, AUTH_TOKEN, CallbackWeather, FakeOptions, FakeTwilio, Weather,
 };
 use engageninja::domain::channel::{Channel, Provider};
 use engageninja::domain::ids::TenantId;
@@ -35,8 +35,18 @@ impl TwilioWorld {
     }
 
     /// In a world of the caller's.
-    pub async fn on(mut world: World) -> Self {
-        let fake = FakeTwilio::start(world.db.clock()).await.unwrap();
+    pub async fn on(world: World) -> Self {
+        Self::seeded(world, 0).await
+    }
+
+    /// The same, with what its chances are drawn from.
+    pub async fn seeded(mut world: World, seed: u64) -> Self {
+        let options = FakeOptions {
+            clock: world.db.clock(),
+            seed,
+            ..FakeOptions::default()
+        };
+        let fake = FakeTwilio::start_with(options).await.unwrap();
         fake.set_weather(silent());
         world.providers = ProviderSettings {
             keys: KeyRing::parse(&KEYS.to_owned().into()).unwrap(),
@@ -47,14 +57,28 @@ impl TwilioWorld {
         world_and_fake
             .save_account(world_and_fake.world.tenant_id, AUTH_TOKEN)
             .await;
+        world_and_fake
+            .save_sender(&world_and_fake.world, NUMBER)
+            .await;
+        world_and_fake
+    }
+
+    /// Another tenant on the same account, with a number of its own.
+    pub async fn another(&self, slug: &str, number: &str) -> World {
+        let world = self.world.another(slug, slug).await;
+        self.save_account(world.tenant_id, AUTH_TOKEN).await;
+        self.save_sender(&world, number).await;
+        world
+    }
+
+    async fn save_sender(&self, world: &World, number: &str) {
         let sender = format!(
-            "UPDATE cell.senders SET provider = 'twilio', account_ref = '{ACCOUNT_SID}', address = '{NUMBER}',
+            "UPDATE cell.senders SET provider = 'twilio', account_ref = '{ACCOUNT_SID}', address = '{number}',
                 segments_per_sec_override = 100000
              WHERE channel = 'sms' AND tenant_id = '{}'",
-            world_and_fake.world.tenant_id
+            world.tenant_id
         );
-        world_and_fake.world.db.execute(&sender).await;
-        world_and_fake
+        world.db.execute(&sender).await;
     }
 
     /// Gives a tenant the fake's account, with a token that may be wrong.

@@ -57,6 +57,27 @@ impl World {
         }
     }
 
+    /// Another demo tenant on the same database, with the same keys and people of its own to come.
+    pub async fn another(&self, name: &str, slug: &str) -> Self {
+        let tenant_id = ensure_demo_tenant(&self.db(), name, slug).await.unwrap();
+        Self {
+            db: self.db.share(),
+            tenant_id,
+            mac_key: self.mac_key.clone(),
+            holds: self.holds,
+            providers: self.providers.clone(),
+        }
+    }
+
+    /// Makes every hold of this world so much shorter, also for processes that start from now on.
+    pub async fn scale_holds(&mut self, scale: f64) {
+        self.holds = Holds::REAL.scaled(scale);
+        let sql = format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET engageninja.holds_scale = {scale}', current_database()); END $$"
+        );
+        self.db.execute(&sql).await;
+    }
+
     /// Adds `count` contacts with a number each and consent to SMS.
     pub async fn add_contacts(&self, count: u32) {
         let people = (0..count).map(|n| (format!("Person{n}"), format!("+1205555{n:04}")));

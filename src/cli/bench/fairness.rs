@@ -1,0 +1,252 @@
+//! What turns give and what they cost: small tenants beside one with a long backlog, shares by weight, and the same sends
+//! let out by turns and paces or in plain order.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Scale;
+use super::figures::{Bar, Figure, millis, quantile};
+use super::fill::backlog;
+use super::processes::{start_senders, stop_all};
+use super::stage::Stage;
+use crate::dev::demo::ensure_demo_tenant;
+use crate::domain::ids::{Incarnation, MessageKey, TenantId};
+use crate::domain::message::Phase;
+use crate::domain::orders::SendMessage;
+use crate::jobs::queue::{NewJob, enqueue};
+use crate::store::bench::{count_taken, list_phases, pick_in_order, seize_term, set_rates};
+use crate::store::{Db, StoreError, StoreResult, release};
+
+/// Tenants beside the large one, and messages of each.
+const SMALL_TENANTS: u32 = 999;
+const SMALL_MESSAGES: u32 = 10;
+/// The large one's backlog, in rounds of the scale.
+const TIMES: u32 = 10;
+/// Between two small tenants.
+const ARRIVE_EVERY: Duration = Duration::from_millis(20);
+/// Between two looks at the messages of small ones.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long shares, and each run of a pair, are counted.
+const RUN: Duration = Duration::from_secs(10);
+/// Before a run is counted, the release has changed hands and its window is full.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Tenants among whom turns are dealt in a pair.
+const PEERS: u8 = 20;
+const PAIRS: u8 = 10;
+/// As a leader's tick.
+const TICK_EVERY: Duration = Duration::from_millis(50);
+/// What a worker sends at once, twice.
+const WINDOW_PER_WORKER: i64 = 512;
+/// A rate that is kept to and limits nothing.
+const SEGMENTS_PER_SEC: f64 = 100_000.0;
+
+pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = small_beside_large(stage, scale).await?;
+    figures.push(shares(stage, scale).await?);
+    figures.extend(turns_against_order(stage, scale).await?);
+    Ok(figures)
+}
+
+/// How soon a small tenant's messages are let out and handed over while a large one has a long backlog.
+async fn small_beside_large(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
+    let db = &stage.installation.db;
+    let large = ensure_demo_tenant(db, "large", "large").await?;
+    let long = scale.contacts.saturating_mul(TIMES);
+    backlog(stage, large, long, "Large").await?;
+    let mut small = Vec::new();
+    for n in 0..SMALL_TENANTS {
+        let slug = format!("small-{n}");
+        small.push(ensure_demo_tenant(db, &slug, &slug).await?);
+    }
+    let workers = start_senders(&stage.setting, scale.workers).await?;
+    tokio::time::sleep(WARM_UP).await;
+
+    let mut watched = Watched::default();
+    let mut next = Instant::now();
+    let mut arriving = small.iter();
+    loop {
+        if next <= Instant::now()
+            && let Some(tenant_id) = arriving.next()
+        {
+            let keys = backlog(stage, *tenant_id, SMALL_MESSAGES, "Small").await?;
+            watched.add(&keys);
+            next += ARRIVE_EVERY;
+        }
+        watched.look(db).await?;
+        if arriving.len() == 0 && watched.waiting.is_empty() {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let mut tx = db.system().begin().await?;
+    let taken = count_taken(&mut tx, &[large]).await?;
+    drop(tx);
+    stop_all(workers).await?;
+    anyhow::ensure!(
+        taken.first().is_some_and(|taken| *taken < i64::from(long)),
+        "the large tenant ran out of messages; give it more with --contacts"
+    );
+    let of = |what: &str, times: &[f64], bar| {
+        Figure::new(
+            format!("a small tenant beside {long} waiting, {what}, p99 in ms"),
+            vec![quantile(times, 0.99)],
+            Some(Bar::AtMost(bar)),
+        )
+    };
+    Ok(vec![
+        of("let out", &watched.released, 250.0),
+        of("handed over", &watched.handed_over, 750.0),
+    ])
+}
+
+/// Messages that are looked at until they are handed over.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Since when each is there, and whether it was let out.
+    waiting: HashMap<MessageKey, (Instant, bool)>,
+    released: Vec<f64>,
+    handed_over: Vec<f64>,
+}
+
+impl Watched {
+    fn add(&mut self, keys: &[MessageKey]) {
+        let now = Instant::now();
+        self.waiting
+            .extend(keys.iter().map(|key| (*key, (now, false))));
+    }
+
+    async fn look(&mut self, db: &Db) -> StoreResult<()> {
+        let keys: Vec<MessageKey> = self.waiting.keys().copied().collect();
+        let mut tx = db.system().begin().await?;
+        let phases = list_phases(&mut tx, &keys).await?;
+        drop(tx);
+        for (key, phase) in phases {
+            let Some((since, is_released)) = self.waiting.get_mut(&key) else {
+                continue;
+            };
+            let age = millis(since.elapsed());
+            if !matches!(phase, Phase::Queued | Phase::Deferred) && !*is_released {
+                *is_released = true;
+                self.released.push(age);
+            }
+            if phase == Phase::HandedOver {
+                self.handed_over.push(age);
+                self.waiting.remove(&key);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a tenant of weight 3 sends beside one of weight 1, both with more than enough.
+async fn shares(stage: &Stage, scale: &Scale) -> anyhow::Result<Figure> {
+    let db = &stage.installation.db;
+    let mut tenants = Vec::new();
+    for (slug, weight) in [("heavy", 3), ("light", 1)] {
+        let tenant_id = ensure_demo_tenant(db, slug, slug).await?;
+        let mut tx = db.system().begin().await?;
+        set_rates(&mut tx, tenant_id, weight, None).await?;
+        tx.commit().await?;
+        backlog(stage, tenant_id, scale.contacts, slug).await?;
+        tenants.push(tenant_id);
+    }
+    let workers = start_senders(&stage.setting, scale.workers).await?;
+    tokio::time::sleep(WARM_UP).await;
+    let sent = sent_in_a_run(db, &tenants).await?;
+    stop_all(workers).await?;
+    Ok(Figure::new(
+        "weight 3 beside weight 1, messages of one for each of the other",
+        vec![sent[0] as f64 / sent[1] as f64],
+        None,
+    ))
+}
+
+/// Messages that each tenant sent within a run.
+async fn sent_in_a_run(db: &Db, tenants: &[TenantId]) -> anyhow::Result<Vec<i64>> {
+    let count = async || {
+        let mut tx = db.system().begin().await?;
+        count_taken(&mut tx, tenants).await
+    };
+    let before = count().await?;
+    tokio::time::sleep(RUN).await;
+    let after = count().await?;
+    Ok(before.iter().zip(after).map(|(b, a)| a - b).collect())
+}
+
+/// The same sends let out by turns and paces, and in plain order by this process, in alternating runs.
+async fn turns_against_order(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
+    let db = &stage.installation.db;
+    let mut tenants = Vec::new();
+    for n in 0..PEERS {
+        let slug = format!("peer-{n}");
+        let tenant_id = ensure_demo_tenant(db, &slug, &slug).await?;
+        let mut tx = db.system().begin().await?;
+        set_rates(&mut tx, tenant_id, 1, Some(SEGMENTS_PER_SEC)).await?;
+        tx.commit().await?;
+        tenants.push(tenant_id);
+    }
+    let workers = start_senders(&stage.setting, scale.workers).await?;
+    let window = WINDOW_PER_WORKER * i64::from(scale.workers);
+    let (mut turns, mut order, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..PAIRS {
+        let by_turns = run(stage, scale, &tenants).await?;
+        let stop = CancellationToken::new();
+        let in_order = tokio::spawn(release_in_order(db.clone(), window, stop.clone()));
+        let by_order = run(stage, scale, &tenants).await?;
+        stop.cancel();
+        in_order.await??;
+        turns.push(by_turns);
+        order.push(by_order);
+        ratios.push(by_turns / by_order);
+    }
+    stop_all(workers).await?;
+    Ok(vec![
+        Figure::new("sends let out by turns and paces, messages/s", turns, None),
+        Figure::new("sends let out in plain order, messages/s", order, None),
+        Figure::new(
+            "turns and paces beside plain order",
+            ratios,
+            Some(Bar::AtLeast(0.85)),
+        ),
+    ])
+}
+
+/// Messages per second of one run; each tenant has enough for it.
+async fn run(stage: &Stage, scale: &Scale, tenants: &[TenantId]) -> anyhow::Result<f64> {
+    let share = scale.contacts / u32::from(PEERS);
+    for tenant_id in tenants {
+        backlog(stage, *tenant_id, share, "Peer").await?;
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let sent = sent_in_a_run(&stage.installation.db, tenants).await?;
+    Ok(sent.iter().sum::<i64>() as f64 / RUN.as_secs_f64())
+}
+
+/// Leads the release until `stop`, and lets messages out as they lie.
+async fn release_in_order(db: Db, window: i64, stop: CancellationToken) -> StoreResult<()> {
+    let mut tx = db.batch().begin().await?;
+    let epoch = seize_term(&mut tx, Incarnation(0)).await?;
+    tx.commit().await?;
+    while !stop.is_cancelled() {
+        let mut tx = db.batch().begin().await?;
+        release::renew_term(&mut tx, epoch, Duration::from_secs(5)).await?;
+        let picked = pick_in_order(&mut tx, window).await?;
+        let jobs: Vec<NewJob> = picked
+            .iter()
+            .map(|one| {
+                NewJob::from(SendMessage {
+                    tenant_id: one.key.tenant_id,
+                    message_id: one.key.id,
+                })
+            })
+            .collect();
+        enqueue(&mut tx, jobs).await.map_err(StoreError::from)?;
+        tx.commit().await?;
+        tokio::time::sleep(TICK_EVERY).await;
+    }
+    let mut tx = db.batch().begin().await?;
+    release::end_term(&mut tx, epoch).await?;
+    tx.commit().await
+}

@@ -1,0 +1,224 @@
+//! What a bench is filled with: tenants, people, campaigns and backlogs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use uuid::Uuid;
+
+use super::stage::Stage;
+use crate::delivery::campaigns::start_campaign;
+use crate::delivery::imports::{Upload, start_import};
+use crate::delivery::intake::{Commands, accept_messages};
+use crate::domain::campaign::{Audience, Campaign};
+use crate::domain::channel::{Channel, Class};
+use crate::domain::counts::Counts;
+use crate::domain::ids::{
+    CampaignId, ImportId, LaneId, MessageId, MessageKey, TemplateId, TemplateVersionId, TenantId,
+};
+use crate::domain::import::{Attestation, Choices, ImportStatus, OnMatch};
+use crate::store::campaign_counts::list_snapshots;
+use crate::store::messages::{BatchHead, NewMessage};
+use crate::store::templates::{NewVersion, insert_template, insert_version};
+use crate::store::{campaigns, imports, senders};
+
+/// How often the bench looks; a share of the time it measures.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A figure that takes longer is none.
+const PATIENCE: Duration = Duration::from_mins(15);
+/// Messages of one transaction.
+const CHUNK: u32 = 2_000;
+
+const BODY: &str =
+    "Dojo Coffee: {{ first_name }}, you have {{ points }} points. Reply STOP to opt out.";
+
+pub(super) async fn timed<T>(
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<(Duration, T)> {
+    let started = Instant::now();
+    let done = work.await?;
+    Ok((started.elapsed(), done))
+}
+
+/// A file of made-up contacts, in North American numbers.
+pub(super) async fn upload(
+    stage: &Stage,
+    tenant_id: TenantId,
+    contacts: u32,
+) -> anyhow::Result<ImportId> {
+    let mut upload =
+        Upload::begin(stage.installation.db.clone(), tenant_id, "bench.csv", None).await?;
+    upload
+        .write(b"first_name,last_name,phone,email,timezone,points\n")
+        .await?;
+    for n in 0..contacts {
+        let (area, line) = (201 + n / 1_000_000, n % 1_000_000);
+        let row = format!(
+            "Person{n},Bench,+1{area}2{line:06},person{n}@example.com,America/New_York,{}\n",
+            n % 5000
+        );
+        upload.write(row.as_bytes()).await?;
+    }
+    Ok(upload.finish().await?.id)
+}
+
+pub(super) async fn import(stage: &Stage, tenant_id: TenantId, id: ImportId) -> anyhow::Result<()> {
+    let now = stage.installation.db.clock().now();
+    let consent = Attestation {
+        wording: "I want news.".into(),
+        source: "bench".into(),
+        date: now,
+        channels: vec![Channel::Sms],
+        actor: None,
+    };
+    let choices = Choices {
+        targets: None,
+        on_match: OnMatch::Skip,
+        consent: Some(consent),
+    };
+    let mut tx = stage.installation.db.cell(tenant_id).begin().await?;
+    start_import(
+        &mut tx,
+        tenant_id,
+        id,
+        choices,
+        stage.installation.db.clock(),
+    )
+    .await?;
+    tx.commit().await?;
+    let started = Instant::now();
+    loop {
+        let mut tx = stage.installation.db.cell(tenant_id).begin().await?;
+        let import = imports::load_import(&mut tx, tenant_id, id).await?;
+        drop(tx);
+        match import.status {
+            ImportStatus::Completed => return Ok(()),
+            ImportStatus::Failed => anyhow::bail!("the import failed"),
+            _ => {}
+        }
+        anyhow::ensure!(started.elapsed() < PATIENCE, "the import takes too long");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+pub(super) async fn campaign(
+    stage: &Stage,
+    tenant_id: TenantId,
+    import_id: ImportId,
+) -> anyhow::Result<CampaignId> {
+    let mut tx = stage.installation.db.cell(tenant_id).begin().await?;
+    let template_id = TemplateId(Uuid::now_v7());
+    insert_template(&mut tx, tenant_id, template_id, "Bench", Channel::Sms).await?;
+    let version = NewVersion {
+        id: TemplateVersionId(Uuid::now_v7()),
+        subject: None,
+        body: BODY.into(),
+        html: None,
+        variables: vec!["first_name".into(), "points".into()],
+        created_by: None,
+    };
+    insert_version(&mut tx, tenant_id, template_id, &version).await?;
+    let ids = (tenant_id, CampaignId(Uuid::now_v7()));
+    let audience = Audience::Import { import_id };
+    let now = stage.installation.db.clock().now();
+    let campaign = Campaign::draft(ids, "Bench", Channel::Sms, Some(version.id), audience, now);
+    campaigns::insert_campaign(&mut tx, &campaign, None).await?;
+    start_campaign(
+        &mut tx,
+        tenant_id,
+        campaign.id,
+        stage.installation.db.clock(),
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(campaign.id)
+}
+
+/// Waits until the counts of a campaign say so.
+pub(super) async fn counted(
+    stage: &Stage,
+    tenant_id: TenantId,
+    id: CampaignId,
+    is_there: impl Fn(&Counts) -> bool,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let mut tx = stage.installation.db.system().begin().await?;
+        let mut snapshots = list_snapshots(tx.conn(), &[(tenant_id, id)]).await?;
+        drop(tx);
+        let snapshot = snapshots.pop().context("the campaign is there")?;
+        if is_there(&snapshot.counts) {
+            return Ok(());
+        }
+        anyhow::ensure!(started.elapsed() < PATIENCE, "the campaign takes too long");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Messages of a tenant that wait, without people behind them; says their keys. `words` make them unlike others.
+pub(super) async fn backlog(
+    stage: &Stage,
+    tenant_id: TenantId,
+    count: u32,
+    words: &str,
+) -> anyhow::Result<Vec<MessageKey>> {
+    let mut keys = Vec::with_capacity(count as usize);
+    let mut left = count;
+    while left > 0 {
+        let messages = texts(stage, left.min(CHUNK), words);
+        left -= messages.len() as u32;
+        keys.extend(messages.iter().map(|message| MessageKey {
+            tenant_id,
+            id: message.id,
+        }));
+        let mut tx = stage.installation.db.cell(tenant_id).begin().await?;
+        let sender = senders::find_active(tx.conn(), tenant_id, Channel::Sms, None)
+            .await?
+            .context("the tenant has a sender")?;
+        let accepted_at = stage.installation.db.clock().now();
+        let head = BatchHead {
+            tenant_id,
+            lane_id: LaneId(0),
+            campaign_id: None,
+            channel: Channel::Sms,
+            provider: sender.provider,
+            account_ref: sender.account_ref.clone(),
+            content_id: None,
+            accepted_at,
+            expires_at: accepted_at + Duration::from_hours(24),
+        };
+        let commands = Commands {
+            sender: &sender,
+            class: Class::Bulk,
+            head,
+            messages: &messages,
+        };
+        accept_messages(&mut tx, commands).await?;
+        tx.commit().await?;
+    }
+    Ok(keys)
+}
+
+/// Texts to made-up numbers, all different.
+fn texts(stage: &Stage, count: u32, words: &str) -> Vec<NewMessage> {
+    let mac_key = &stage.installation.mac_key;
+    let body = format!("{words}: you have 42 points. Reply STOP to opt out.");
+    let content_mac = mac_key.content(&["", &body, ""]);
+    (0..count)
+        .map(|_| {
+            let id = MessageId(Uuid::now_v7());
+            let address = format!("+1201{:07}", 2_000_000 + id.0.as_u128() % 8_000_000);
+            NewMessage {
+                id,
+                contact_id: None,
+                dest_mac: mac_key.address(&id.to_string()),
+                address,
+                content_mac: content_mac.clone(),
+                cost: 1,
+                ready_at: None,
+                subject: None,
+                body: body.clone(),
+                html: None,
+            }
+        })
+        .collect()
+}

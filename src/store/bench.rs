@@ -1,0 +1,168 @@
+//! What benches ask a database, and the plainest release they compare the real one with.
+
+use chrono::{DateTime, Utc};
+use sqlx::{query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::release::{Picked, SHARD};
+use super::{StoreError, StoreResult, SystemTx};
+use crate::domain::channel::Channel;
+use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
+use crate::domain::message::Phase;
+
+/// What a database has done since it was made; two of these tell what lies between.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// Bytes of write-ahead log, of the whole server.
+    pub wal_bytes: i64,
+    /// Rows inserted, updated and deleted in this database. Sessions report it when they end, or within seconds.
+    pub row_writes: i64,
+}
+
+/// Reads what the database has done so far.
+pub async fn read_cost(tx: &mut SystemTx) -> StoreResult<Cost> {
+    let cost = query_as!(
+        Cost,
+        r#"
+        SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint AS "wal_bytes!",
+               (SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables) AS "row_writes!"
+        "#
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(cost)
+}
+
+/// How far some messages are.
+pub async fn list_phases(
+    tx: &mut SystemTx,
+    keys: &[MessageKey],
+) -> StoreResult<Vec<(MessageKey, Phase)>> {
+    let (tenant_ids, ids) = MessageKey::columns(keys);
+    let rows = query!(
+        r#"
+        SELECT m.tenant_id, m.id, m.phase
+        FROM unnest($1::uuid[], $2::uuid[]) AS k (tenant_id, id)
+        JOIN messages m ON m.tenant_id = k.tenant_id AND m.id = k.id
+        "#,
+        &tenant_ids,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let key = MessageKey {
+                tenant_id: TenantId(row.tenant_id),
+                id: MessageId(row.id),
+            };
+            Ok((key, Phase::try_from(row.phase)?))
+        })
+        .collect::<Result<_, StoreError>>()
+}
+
+/// How many calls the demo provider took for each of some tenants.
+pub async fn count_taken(tx: &mut SystemTx, tenants: &[TenantId]) -> StoreResult<Vec<i64>> {
+    let tenant_ids: Vec<Uuid> = tenants.iter().map(|id| id.0).collect();
+    let counts = query_scalar!(
+        r#"
+        SELECT (SELECT count(*) FROM demo_ledger d WHERE d.tenant_id = t.id) AS "taken!"
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS t (id, at)
+        ORDER BY t.at
+        "#,
+        &tenant_ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(counts)
+}
+
+/// Attempts that began after an instant.
+pub async fn count_begun_after(tx: &mut SystemTx, at: DateTime<Utc>) -> StoreResult<i64> {
+    let begun = query_scalar!(
+        r#"SELECT count(*) AS "begun!" FROM send_attempts WHERE started_at > $1"#,
+        at,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(begun)
+}
+
+/// Gives a tenant a weight, and it and its senders rates that are kept to and limit nothing.
+pub async fn set_rates(
+    tx: &mut SystemTx,
+    tenant_id: TenantId,
+    weight: i16,
+    segments_per_sec: Option<f64>,
+) -> StoreResult<()> {
+    query!(
+        r#"
+        WITH senders AS (
+            UPDATE senders SET segments_per_sec_override = $3::float8 WHERE tenant_id = $1
+        )
+        UPDATE tenants SET weight = $2, plan_segments_per_sec = $3::float8 WHERE id = $1
+        "#,
+        tenant_id.0,
+        weight,
+        segments_per_sec,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes the leadership from whoever has it, and says the epoch that fences this term.
+pub async fn seize_term(tx: &mut SystemTx, owner: Incarnation) -> StoreResult<i64> {
+    let epoch = query_scalar!(
+        r#"
+        UPDATE release_shards
+        SET epoch = epoch + 1, owner = $2, until = app_now() + INTERVAL '5 seconds'
+        WHERE shard = $1
+        RETURNING epoch
+        "#,
+        SHARD,
+        owner.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(epoch)
+}
+
+/// Lets out messages in the order of an index, without turns, lanes or buckets: the least a release can do. At most as many
+/// as fill a window of `window` messages.
+pub async fn pick_in_order(tx: &mut SystemTx, window: i64) -> StoreResult<Vec<Picked>> {
+    let rows = query!(
+        r#"
+        WITH picked AS (
+            SELECT tenant_id, id
+            FROM messages
+            WHERE phase = 0
+            ORDER BY lane_id, id
+            LIMIT GREATEST(0, $1 - (SELECT count(*) FROM messages WHERE phase = 1))
+            FOR UPDATE SKIP LOCKED
+        )
+        UPDATE messages m
+        SET phase = 1, phase_at = app_now()
+        FROM picked p
+        WHERE m.tenant_id = p.tenant_id AND m.id = p.id
+        RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost
+        "#,
+        window,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Picked {
+                key: MessageKey {
+                    tenant_id: TenantId(row.tenant_id),
+                    id: MessageId(row.id),
+                },
+                lane_id: LaneId(row.lane_id),
+                campaign_id: row.campaign_id.map(CampaignId),
+                channel: row.channel.parse::<Channel>()?,
+                cost: row.cost,
+            })
+        })
+        .collect::<Result<_, StoreError>>()
+}

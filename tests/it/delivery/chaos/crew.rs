@@ -1,0 +1,93 @@
+//! The processes that are killed and stopped, and start again.
+
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::harness::program::Started;
+
+/// A place for a process: one that runs or stands still, or the next one on its way.
+pub(super) struct Member {
+    make: Box<dyn Fn() -> Command + Send>,
+    process: Option<Started>,
+    next: Option<JoinHandle<Started>>,
+    wakes_at: Option<Instant>,
+}
+
+impl Member {
+    /// Starts a process, which the same command starts again.
+    pub(super) fn start(make: impl Fn() -> Command + Send + 'static) -> Self {
+        let mut member = Self {
+            make: Box::new(make),
+            process: None,
+            next: None,
+            wakes_at: None,
+        };
+        member.start_next();
+        member
+    }
+
+    fn start_next(&mut self) {
+        self.process = None;
+        self.wakes_at = None;
+        self.next = Some(tokio::spawn(Started::new((self.make)())));
+    }
+
+    /// Waits until the one that is starting is there.
+    pub(super) async fn arrive(&mut self) {
+        if let Some(next) = self.next.take() {
+            self.process = Some(next.await.unwrap());
+        }
+    }
+
+    /// Whether one is there to be hurt.
+    pub(super) async fn is_there(&mut self) -> bool {
+        if self.next.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.arrive().await;
+        }
+        self.process.is_some()
+    }
+
+    /// Kills it, also when it stands still, and starts the next one.
+    pub(super) async fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.signal(Signal::SIGKILL);
+            process.ended().await;
+            self.start_next();
+        }
+    }
+
+    /// Lets it stand still for a while, unless it does already.
+    pub(super) fn stop_for(&mut self, length: Duration) {
+        if let Some(process) = self.process.as_ref().filter(|_| self.wakes_at.is_none()) {
+            process.signal(Signal::SIGSTOP);
+            self.wakes_at = Some(Instant::now() + length);
+        }
+    }
+
+    /// When it goes on, if it stands still.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.wakes_at
+    }
+
+    /// Lets it go on when its time has come.
+    pub(super) fn wake_if_due(&mut self, now: Instant) {
+        if let Some(process) = &self.process
+            && self.wakes_at.is_some_and(|at| at <= now)
+        {
+            process.signal(Signal::SIGCONT);
+            self.wakes_at = None;
+        }
+    }
+
+    /// Ends it in order.
+    pub(super) async fn end(mut self) {
+        self.arrive().await;
+        if let Some(process) = self.process {
+            process.stop().await;
+        }
+    }
+}

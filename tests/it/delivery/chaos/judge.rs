@@ -1,0 +1,163 @@
+//! What must hold afterwards: every message is with its provider once, or with a person who knows why.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use engageninja::domain::campaign::CampaignStatus;
+use engageninja::domain::counts::CountWord;
+use engageninja::domain::ids::CampaignId;
+use engageninja::domain::message::{DropReason, Phase};
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::stage::{PEOPLE, Stage};
+use crate::harness::world::World;
+
+/// After the faults: everything is final or with a person by then, the ladder to its end included.
+const SETTLED_WITHIN_SECS: u64 = 150;
+
+/// Everything that may be waiting for something, for whoever reads a failure.
+const WHERE_THEY_ARE: &str = "SELECT jsonb_build_object(
+    'messages', (SELECT jsonb_object_agg(p, n) FROM (SELECT phase p, count(*) n FROM messages GROUP BY 1) x),
+    'attempts', (SELECT jsonb_object_agg(s, n) FROM (SELECT state s, count(*) n FROM send_attempts GROUP BY 1) x),
+    'jobs', (SELECT jsonb_object_agg(k, n) FROM (SELECT kind || state k, count(*) n FROM jobs GROUP BY 1) x),
+    'campaigns', (SELECT jsonb_agg(status) FROM campaigns),
+    'lanes', (SELECT jsonb_agg(to_jsonb(l)) FROM lanes l),
+    'shards', (SELECT jsonb_agg(to_jsonb(r)) FROM release_shards r),
+    'live', (SELECT jsonb_agg(to_jsonb(i)) FROM incarnations i WHERE ended_at IS NULL AND seen_at > app_now() - interval '10 s'),
+    'now', app_now())::text";
+
+impl Stage {
+    pub(super) async fn judge(mut self, seed: u64) {
+        for (world, campaigns) in &self.tenants {
+            for id in campaigns {
+                let settled = async {
+                    while world.load(*id).await.status != CampaignStatus::Completed {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                };
+                let limit = Duration::from_secs(SETTLED_WITHIN_SECS);
+                if tokio::time::timeout(limit, settled).await.is_err() {
+                    let where_they_are = world.db.text(WHERE_THEY_ARE).await;
+                    panic!("seed {seed}, {:?}: {where_they_are}", self.faults);
+                }
+            }
+        }
+        for member in self.crew.drain(..) {
+            member.end().await;
+        }
+        let world = &self.tenants[0].0;
+        let how = "SELECT string_agg(concat_ws(' ', x.resolved_by, x.state, x.n), ', ') FROM (
+            SELECT resolved_by, state, count(*) AS n FROM send_attempts GROUP BY 1, 2 ORDER BY 1, 2) x";
+        eprintln!(
+            "seed {seed}: {:?}; {}",
+            self.faults,
+            world.db.text(how).await
+        );
+        assert_once(world, &self.taken().await).await;
+        assert_settled(world).await;
+        for (world, campaigns) in &self.tenants {
+            for id in campaigns {
+                assert_counted(world, *id).await;
+            }
+        }
+        assert_eq!(world.deadlocks().await, 0);
+    }
+
+    /// How often the provider took each message, by its ledger.
+    async fn taken(&self) -> HashMap<Uuid, u32> {
+        let mut taken: HashMap<Uuid, u32> = HashMap::new();
+        if let Some(fake) = &self.fake {
+            for one in fake.ledger().accepted() {
+                let message = one.mark("m").unwrap().parse().unwrap();
+                *taken.entry(message).or_default() += 1;
+            }
+        } else {
+            let world = &self.tenants[0].0;
+            for row in world.rows("SELECT message_id FROM demo_ledger").await {
+                *taken.entry(row.get(0)).or_default() += 1;
+            }
+        }
+        taken
+    }
+}
+
+/// Each message was taken at most once, and is with the provider exactly if it was.
+async fn assert_once(world: &World, taken: &HashMap<Uuid, u32>) {
+    let doubled: Vec<_> = taken.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(doubled.is_empty(), "taken twice: {doubled:?}");
+    let (mut lost, mut parked, mut all) = (Vec::new(), 0, 0);
+    for row in world.rows("SELECT id, phase FROM messages").await {
+        let (id, phase) = (row.get::<Uuid, _>(0), row.get::<i16, _>(1));
+        let is_taken = taken.contains_key(&id);
+        let is_right = match Phase::try_from(phase).unwrap() {
+            Phase::HandedOver => is_taken,
+            Phase::Dropped => !is_taken,
+            Phase::Parked => true,
+            _ => false,
+        };
+        if !is_right {
+            lost.push((id, phase, is_taken));
+        }
+        all += 1;
+        parked += u32::from(phase == i16::from(Phase::Parked));
+    }
+    assert!(lost.is_empty(), "not as the ledger says: {lost:?}");
+    assert!(parked * 1_000 <= all, "{parked} of {all} are parked");
+    eprintln!("{all} messages, {parked} parked");
+}
+
+async fn assert_settled(world: &World) {
+    let none = [
+        (
+            "parked without a cause",
+            "SELECT count(*) FROM messages m WHERE m.phase = 5 AND NOT EXISTS (
+             SELECT FROM send_attempts a WHERE a.tenant_id = m.tenant_id AND a.message_id = m.id
+             AND a.state = 6 AND a.error_code IS NOT NULL)",
+        ),
+        (
+            "known to be doubled",
+            "SELECT count(*) FROM (SELECT FROM send_attempts WHERE state = 1
+             GROUP BY tenant_id, message_id HAVING count(*) > 1) x",
+        ),
+        (
+            "open attempts",
+            "SELECT count(*) FROM send_attempts WHERE state IN (0, 2)",
+        ),
+        ("live calls", "SELECT count(*) FROM live_calls"),
+        ("dead jobs", "SELECT count(*) FROM dead_jobs"),
+        (
+            "faults of the schema",
+            "SELECT count(*) FROM schema_faults()",
+        ),
+    ];
+    for (what, sql) in none {
+        assert_eq!(world.number(sql).await, 0, "{what}");
+    }
+    // Else nothing of this was tried.
+    let settled = "SELECT count(*) FROM send_attempts WHERE resolved_by IN ('look_up', 'callback')";
+    assert!(
+        world.number(settled).await > 0,
+        "no attempt was ever in doubt"
+    );
+}
+
+/// What was counted on the way is what stands in the rows.
+async fn assert_counted(world: &World, id: CampaignId) {
+    let counts = world.counts(id).await;
+    assert!(counts.is_balanced(), "{counts:?}");
+    let sql = format!(
+        "SELECT phase, drop_reason, count(*) FROM messages WHERE campaign_id = '{id}' GROUP BY 1, 2"
+    );
+    let mut counted = 0;
+    for row in world.rows(&sql).await {
+        let phase = Phase::try_from(row.get::<i16, _>(0)).unwrap();
+        let reason: Option<DropReason> = row
+            .get::<Option<String>, _>(1)
+            .map(|word| word.parse().unwrap());
+        let rows: i64 = row.get(2);
+        assert_eq!(counts.get(CountWord::of(phase, reason)), rows, "{phase:?}");
+        counted += rows;
+    }
+    assert_eq!(counted, i64::from(PEOPLE));
+}

@@ -1,0 +1,212 @@
+//! The tenants, the processes, and what is done to them.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use engageninja::crypto::mac::MacKey;
+use engageninja::dev::fake_twilio::{CallbackWeather, FakeTwilio, Weather};
+use engageninja::domain::counts::CountWord;
+use engageninja::domain::ids::CampaignId;
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+
+use super::crew::Member;
+use super::{Carrier, Profile};
+use crate::harness::db::{Cluster, TestDb};
+use crate::harness::program::{MAC_KEY, on};
+use crate::harness::twilio::TwilioWorld;
+use crate::harness::world::World;
+
+const WORKERS: usize = 4;
+const SCHEDULERS: usize = 2;
+const SCALE: f64 = 0.05;
+/// People of one campaign; the next one starts when this one has gone out.
+pub(super) const PEOPLE: u32 = 2_000;
+
+/// The world, its processes, and what was done to them.
+pub(super) struct Stage {
+    profile: Profile,
+    cluster: Cluster,
+    /// Tenants, each with its campaigns.
+    pub(super) tenants: Vec<(World, Vec<CampaignId>)>,
+    pub(super) fake: Option<FakeTwilio>,
+    pub(super) crew: Vec<Member>,
+    pub(super) faults: BTreeMap<&'static str, u64>,
+}
+
+impl Stage {
+    pub(super) async fn start(profile: Profile, seed: u64) -> Self {
+        let cluster = Cluster::dedicated(true).await;
+        let mut world = World {
+            mac_key: MacKey::from_base64(&MAC_KEY.into()).unwrap(),
+            ..World::on(cluster.db().await).await
+        };
+        world.scale_holds(SCALE).await;
+        let (tenants, fake) = match profile.carrier {
+            Carrier::Demo => (vec![world], None),
+            Carrier::Twilio => {
+                let it = TwilioWorld::seeded(world, seed).await;
+                it.fake.set_weather(bad_weather());
+                let another = it.another("second", "+12025550107").await;
+                (vec![it.world, another], Some(it.fake))
+            }
+        };
+        for world in &tenants {
+            world.add_contacts(PEOPLE).await;
+        }
+        let crew = start_crew(&tenants[0].db, fake.as_ref());
+        Self {
+            profile,
+            cluster,
+            tenants: tenants.into_iter().map(|world| (world, vec![])).collect(),
+            fake,
+            crew,
+            faults: BTreeMap::new(),
+        }
+    }
+
+    /// Something goes out, somebody is hurt, until the time is over.
+    pub(super) async fn play(&mut self, random: &mut StdRng) {
+        let end_at = Instant::now() + self.profile.length;
+        let mut crash_at = self.profile.crash_every.map(|every| Instant::now() + every);
+        while Instant::now() < end_at {
+            for (world, campaigns) in &mut self.tenants {
+                keep_busy(world, campaigns).await;
+            }
+            assert_eq!(
+                self.tenants[0].0.wake_lost().await,
+                0,
+                "a lane was forgotten"
+            );
+            let pause = random.random_range(self.profile.fault_every_ms.clone());
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            self.hurt_somebody(random).await;
+            if let (Some(at), Some(every)) = (crash_at, self.profile.crash_every)
+                && Instant::now() >= at
+            {
+                self.crash_server().await;
+                crash_at = Some(Instant::now() + every);
+            }
+        }
+        // Whoever stands still goes on; nobody is hurt any more.
+        while let Some(at) = self.crew.iter().filter_map(Member::wakes_at).max() {
+            tokio::time::sleep_until(at).await;
+            self.wake_all(at);
+        }
+        if let Some(fake) = &self.fake {
+            fake.set_weather(Weather::default());
+        }
+    }
+
+    async fn hurt_somebody(&mut self, random: &mut StdRng) {
+        self.wake_all(Instant::now());
+        let at = random.random_range(0..self.crew.len());
+        let member = &mut self.crew[at];
+        if !member.is_there().await {
+            return;
+        }
+        let fault = if random.random_bool(0.5) {
+            member.kill().await;
+            "kill"
+        } else {
+            let length = random.random_range(self.profile.stop_ms.clone());
+            member.stop_for(Duration::from_millis(length));
+            "stop"
+        };
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    async fn crash_server(&mut self) {
+        *self.faults.entry("crash").or_default() += 1;
+        // A program that finds no server does not start.
+        for member in &mut self.crew {
+            member.arrive().await;
+        }
+        // Whoever is stopped now comes back to another server, without its lock.
+        self.cluster.crash().await;
+        self.cluster.start().await;
+    }
+
+    fn wake_all(&mut self, now: Instant) {
+        for member in &mut self.crew {
+            member.wake_if_due(now);
+        }
+    }
+}
+
+/// Chances per mille: of some hundred messages one meets each of these.
+fn bad_weather() -> Weather {
+    Weather {
+        before_ms: (0, 20),
+        after_ms: (0, 40),
+        throttled: 10,
+        lying: 10,
+        failing: 5,
+        reset: 10,
+        cut: 5,
+        stalled: 3,
+        listing_lag_ms: 500,
+        callbacks: CallbackWeather {
+            delay_ms: (0, 300),
+            lost: 100,
+            copies: 2,
+            undelivered: 50,
+            ..CallbackWeather::default()
+        },
+        ..Weather::default()
+    }
+}
+
+fn start_crew(db: &TestDb, fake: Option<&FakeTwilio>) -> Vec<Member> {
+    // The API's address is the same after each start: callbacks go there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let fake_url = fake.map(FakeTwilio::url);
+    let start = |args: &'static [&'static str]| {
+        let (db, address, fake_url) = (db.share(), address.clone(), fake_url.clone());
+        Member::start(move || {
+            let mut command: Command = on(&db, args);
+            command
+                .env_remove("ENGAGENINJA_ALLOW_UNSAFE_DURABILITY")
+                .env("ENGAGENINJA_PUBLIC_URL", format!("http://{address}"));
+            if let Some(url) = &fake_url {
+                command.env("ENGAGENINJA_TWILIO_API_URL", url);
+            }
+            if args[0] == "serve" {
+                command.env("ENGAGENINJA_LISTEN", &address);
+            }
+            command
+        })
+    };
+    let mut crew: Vec<Member> = (0..WORKERS)
+        .map(|_| start(&["worker", "--concurrency", "16"]))
+        .collect();
+    crew.extend((0..SCHEDULERS).map(|_| start(&["scheduler"])));
+    crew.push(start(&["serve"]));
+    crew
+}
+
+/// Something is always going out.
+async fn keep_busy(world: &World, campaigns: &mut Vec<CampaignId>) {
+    if let Some(last) = campaigns.last() {
+        let counts = world.counts(*last).await;
+        assert!(counts.is_balanced(), "{counts:?}");
+        let waiting = [
+            CountWord::Unexpanded,
+            CountWord::Queued,
+            CountWord::Released,
+        ]
+        .map(|word| counts.get(word))
+        .iter()
+        .sum::<i64>();
+        if waiting > i64::from(PEOPLE) / 4 {
+            return;
+        }
+    }
+    // Other words each time, so that no campaign waits for its like; two tenants say the same to the same people.
+    let body = format!("{} hello {{{{ first_name }}}}", campaigns.len());
+    campaigns.push(world.campaign(&body).await);
+}
