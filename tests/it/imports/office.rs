@@ -102,7 +102,17 @@ impl Office {
     /// Reads chunks until the import has ended, without a queue.
     pub async fn read_all(&self, id: ImportId) {
         let (order, db) = (self.order(id), self.db());
-        while import_chunk(&order, &db, &self.mac_key).await.unwrap() == Progress::MoreToDo {}
+        loop {
+            match import_chunk(&order, &db, &self.mac_key).await {
+                Ok(Progress::MoreToDo) => {}
+                // On a busy machine its patience may be over before another reader lets go; a queue tries again.
+                Err(error) if error.is_transient() => {}
+                done => {
+                    done.unwrap();
+                    return;
+                }
+            }
+        }
     }
 
     /// Uploads, starts and reads a file.
