@@ -25,8 +25,8 @@ use crate::domain::campaign::{Audience, Campaign, CampaignEdit};
 use crate::domain::channel::Channel;
 use crate::domain::ids::{CampaignId, SenderId, TemplateId, TemplateVersionId};
 use crate::domain::senders::{SenderRetired, SenderState};
+use crate::domain::templates::Template;
 use crate::store::campaign_counts::{self, CountSnapshot};
-use crate::store::templates::Template;
 use crate::store::{StoreError, TenantTx, campaigns, senders, templates};
 
 /// The operations on campaigns.
@@ -280,9 +280,11 @@ impl Campaigns {
 
 /// The template that a campaign is to say.
 async fn load_template(tx: &mut TenantTx, actor: &Actor, id: TemplateId) -> ApiResult<Template> {
-    templates::load_template(tx, actor.tenant_id, id)
+    let template = templates::load_template(tx, actor.tenant_id, id)
         .await
-        .map_err(|error| unknown_part(error, "template_id"))
+        .map_err(|error| unknown_part(error, "template_id"))?;
+    template.require_usable()?;
+    Ok(template)
 }
 
 /// What else a campaign names must be there and be the tenant's.

@@ -8,12 +8,12 @@ use poem_openapi::{Enum, Object};
 use super::problem::{ApiError, ApiResult};
 use crate::domain::actor::Actor;
 use crate::domain::channel::Channel;
-use crate::domain::content::{Content, Rendered, Source};
+use crate::domain::content::{Content, Rendered};
 use crate::domain::ids::{ContactId, ImportId};
 use crate::domain::recipient::Recipient;
 use crate::domain::segments::{self, BodyRefusal, Encoding, measure};
 use crate::domain::template::{Facts, RenderRefusal};
-use crate::store::templates::Template;
+use crate::domain::templates::Template;
 use crate::store::{TenantTx, contact_variables, contacts, imports};
 
 /// For whom to preview.
@@ -139,13 +139,7 @@ pub async fn preview(
 
 /// A stored text compiled before; one that does not now was written by a newer version.
 fn compile(template: &Template) -> ApiResult<Content> {
-    let version = &template.version;
-    let source = Source {
-        subject: version.subject.as_deref(),
-        body: &version.body,
-        html: version.html.as_deref(),
-    };
-    Content::compile(template.channel, source).map_err(ApiError::internal)
+    Content::compile(template.channel, template.version.source()).map_err(ApiError::internal)
 }
 
 async fn facts(

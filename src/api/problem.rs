@@ -131,6 +131,8 @@ problem_types! {
     ImportEnded = 409 "import-ended" "The import has ended",
     /// Somebody has the same number and the same address.
     ContactExists = 409 "contact-exists" "The contact is there already",
+    /// Nothing new is made of an archived template.
+    TemplateArchived = 409 "template-archived" "The template is archived",
     /// A campaign or an import needs the list.
     ListInUse = 409 "list-in-use" "The list is needed",
     /// The import the campaign is written to has not completed.

@@ -1,14 +1,19 @@
 //! Templates: a name, and texts that never change once they are a version.
 
+mod versions;
+
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
+use serde_json::json;
 use uuid::Uuid;
 
+pub use self::versions::TemplateVersions;
+use self::versions::{TemplateVersionView, add_version, compiled};
 use super::Tag;
 use super::body::Body;
-use super::change::{Once, Turn};
+use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
 use super::preview::{Preview, PreviewRequest, preview};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
@@ -17,10 +22,10 @@ use super::state::ApiState;
 use crate::domain::actor::{Actor, Permission};
 use crate::domain::audit::AuditEntry;
 use crate::domain::channel::Channel;
-use crate::domain::content::{Content, ContentRefusal, Source};
-use crate::domain::ids::{TemplateId, TemplateVersionId};
-use crate::store::TenantTx;
-use crate::store::templates::{self, NewVersion, Template, TemplateVersion};
+use crate::domain::content::ContentRefusal;
+use crate::domain::ids::TemplateId;
+use crate::domain::templates::{Template, TemplateArchived};
+use crate::store::templates;
 
 /// The operations on templates.
 #[derive(Debug)]
@@ -47,18 +52,13 @@ struct NewTemplate {
     html: Option<String>,
 }
 
-/// A new text for a template.
+/// What to change of a template.
 #[derive(Debug, Object)]
-#[oai(deny_unknown_fields, skip_serializing_if_is_none)]
-struct NewTemplateVersion {
-    /// The subject, which emails have and nothing else.
-    #[oai(validator(max_length = 1000))]
-    subject: Option<String>,
-    /// The text.
-    #[oai(validator(min_length = 1))]
-    body: String,
-    /// The HTML, which emails may have and nothing else.
-    html: Option<String>,
+#[oai(deny_unknown_fields)]
+struct TemplateChange {
+    /// What people call it; unique in the tenant, archived ones included.
+    #[oai(validator(min_length = 1, max_length = 200))]
+    name: String,
 }
 
 /// A template with its current text.
@@ -70,30 +70,12 @@ struct TemplateView {
     name: String,
     /// The channel it is written for.
     channel: Channel,
+    /// Whether it is for nothing new.
+    is_archived: bool,
     /// When it was made.
     created_at: DateTime<Utc>,
     /// What it says now. A campaign keeps the version it was made with.
     version: TemplateVersionView,
-}
-
-/// One text of a template. It never changes.
-#[derive(Debug, Object)]
-#[oai(skip_serializing_if_is_none)]
-struct TemplateVersionView {
-    /// Its id.
-    id: TemplateVersionId,
-    /// Counted from 1.
-    version: i32,
-    /// The subject, of emails.
-    subject: Option<String>,
-    /// The text.
-    body: String,
-    /// The HTML, of emails.
-    html: Option<String>,
-    /// Every variable it may ask for.
-    variables: Vec<String>,
-    /// When it was written.
-    created_at: DateTime<Utc>,
 }
 
 #[OpenApi(tag = "Tag::Templates")]
@@ -110,59 +92,29 @@ impl Templates {
     ) -> ApiResult<Created<TemplateView>> {
         actor.require(Permission::WriteTemplates)?;
         let new = body.0;
-        let version = version(&actor, new.channel, new.subject, new.body, new.html)?;
-        let id = TemplateId(Uuid::now_v7());
+        let version = compiled(&actor, new.channel, new.subject, new.body, new.html)?;
+        let (id, name) = (TemplateId(Uuid::now_v7()), named(&new.name)?);
 
         let mut change = match once.in_cell(&self.state, &actor).await? {
             Turn::First(change) => change,
             Turn::Repeat(answer) => return Ok(answer),
         };
         let tx = change.tx();
-        templates::insert_template(tx, actor.tenant_id, id, new.name.trim(), new.channel).await?;
+        templates::insert_template(tx, actor.tenant_id, id, &name, new.channel).await?;
         let view = add_version(tx, &actor, id, &version).await?;
         let entry = AuditEntry::new("create_template", "template", &id).after(view.as_json());
         change.commit(entry, Created(view)).await
     }
 
-    /// Write a new version of a template.
-    ///
-    /// It becomes the current one; campaigns that were made before keep theirs.
-    #[oai(
-        path = "/templates/:template_id/versions",
-        method = "post",
-        operation_id = "create_template_version"
-    )]
-    async fn create_template_version(
-        &self,
-        actor: Actor,
-        once: Once,
-        /// The template.
-        template_id: Path<TemplateId>,
-        body: Body<NewTemplateVersion>,
-    ) -> ApiResult<Created<TemplateView>> {
-        actor.require(Permission::WriteTemplates)?;
-        let new = body.0;
-        let mut change = match once.in_cell(&self.state, &actor).await? {
-            Turn::First(change) => change,
-            Turn::Repeat(answer) => return Ok(answer),
-        };
-        let tx = change.tx();
-        let template = templates::load_template(tx, actor.tenant_id, template_id.0).await?;
-        let version = version(&actor, template.channel, new.subject, new.body, new.html)?;
-        let view = add_version(tx, &actor, template.id, &version).await?;
-        let entry = AuditEntry::new("create_template_version", "template", &view.id)
-            .before(TemplateView::from(template).as_json())
-            .after(view.as_json());
-        change.commit(entry, Created(view)).await
-    }
-
     /// List templates.
     ///
-    /// The newest first, each with its current text.
+    /// The newest first, each with its current text. Archived ones are left out unless they are asked for.
     #[oai(path = "/templates", method = "get", operation_id = "list_templates")]
     async fn list_templates(
         &self,
         actor: Actor,
+        /// Archived ones, too.
+        include_archived: Query<Option<bool>>,
         /// Rows of the page, 50 when absent.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<i64>>,
@@ -172,9 +124,10 @@ impl Templates {
         actor.require(Permission::ReadTemplates)?;
         let page = PageRequest::<TemplateId>::new("templates", limit.0, cursor.0.as_deref())?;
         let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
-        let rows =
-            templates::list_templates(&mut tx, actor.tenant_id, page.after, page.rows_to_load())
-                .await?;
+        let with_archived = include_archived.0.unwrap_or(false);
+        let (after, limit) = (page.after, page.rows_to_load());
+        let rows = templates::list_templates(&mut tx, actor.tenant_id, with_archived, after, limit)
+            .await?;
         Ok(Json(page.page(rows, |template| template.id)))
     }
 
@@ -196,6 +149,78 @@ impl Templates {
         let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
         let template = templates::load_template(&mut tx, actor.tenant_id, template_id.0).await?;
         Ok(Json(template.into()))
+    }
+
+    /// Rename a template.
+    ///
+    /// Its texts and whoever uses them stay.
+    #[oai(
+        path = "/templates/:template_id",
+        method = "patch",
+        operation_id = "update_template"
+    )]
+    async fn update_template(
+        &self,
+        actor: Actor,
+        facts: Facts,
+        /// The template.
+        template_id: Path<TemplateId>,
+        body: Body<TemplateChange>,
+    ) -> ApiResult<Json<TemplateView>> {
+        actor.require(Permission::WriteTemplates)?;
+        let name = named(&body.0.name)?;
+        let change = |template| Template { name, ..template };
+        self.change(&actor, facts, "update_template", template_id.0, change)
+            .await
+    }
+
+    /// Archive a template.
+    ///
+    /// Nothing new is made of it, and lists leave it out. Campaigns that were made with it keep their version and go on.
+    /// Archiving it again changes nothing.
+    #[oai(
+        path = "/templates/:template_id/archive",
+        method = "post",
+        operation_id = "archive_template"
+    )]
+    async fn archive_template(
+        &self,
+        actor: Actor,
+        facts: Facts,
+        /// The template.
+        template_id: Path<TemplateId>,
+    ) -> ApiResult<Json<TemplateView>> {
+        actor.require(Permission::WriteTemplates)?;
+        let change = |template| Template {
+            is_archived: true,
+            ..template
+        };
+        self.change(&actor, facts, "archive_template", template_id.0, change)
+            .await
+    }
+
+    /// Unarchive a template.
+    ///
+    /// It may be used again.
+    #[oai(
+        path = "/templates/:template_id/unarchive",
+        method = "post",
+        operation_id = "unarchive_template"
+    )]
+    async fn unarchive_template(
+        &self,
+        actor: Actor,
+        facts: Facts,
+        /// The template.
+        template_id: Path<TemplateId>,
+    ) -> ApiResult<Json<TemplateView>> {
+        actor.require(Permission::WriteTemplates)?;
+        let change = |template| Template {
+            is_archived: false,
+            ..template
+        };
+        self.change(&actor, facts, "unarchive_template", template_id.0, change)
+            .await
     }
 
     /// Preview a template.
@@ -226,41 +251,47 @@ impl Templates {
     pub fn new(state: ApiState) -> Self {
         Self { state }
     }
+
+    /// Changes the name, or whether it is archived; what is so already is not changed again.
+    async fn change(
+        &self,
+        actor: &Actor,
+        facts: Facts,
+        action: &'static str,
+        id: TemplateId,
+        step: impl FnOnce(Template) -> Template,
+    ) -> ApiResult<Json<TemplateView>> {
+        let mut change = facts.in_cell(&self.state, actor).await?;
+        let before = templates::load_for_update(change.tx(), actor.tenant_id, id).await?;
+        let after = step(before.clone());
+        if after == before {
+            return Ok(Json(before.into()));
+        }
+        templates::save_template(change.tx(), actor.tenant_id, &after).await?;
+        let head = |t: &Template| json!({ "name": t.name, "is_archived": t.is_archived });
+        let entry = AuditEntry::new(action, "template", &id)
+            .before(head(&before))
+            .after(head(&after));
+        change.finish(entry).await?;
+        Ok(Json(after.into()))
+    }
 }
 
-/// The texts as a version, if they are a template's.
-fn version(
-    actor: &Actor,
-    channel: Channel,
-    subject: Option<String>,
-    body: String,
-    html: Option<String>,
-) -> ApiResult<NewVersion> {
-    let source = Source {
-        subject: subject.as_deref(),
-        body: &body,
-        html: html.as_deref(),
-    };
-    let variables = Content::compile(channel, source)?.variables();
-    Ok(NewVersion {
-        id: TemplateVersionId(Uuid::now_v7()),
-        subject,
-        body,
-        html,
-        variables,
-        created_by: actor.user_id(),
-    })
-}
-
-async fn add_version(
-    tx: &mut TenantTx,
-    actor: &Actor,
-    id: TemplateId,
-    version: &NewVersion,
-) -> ApiResult<TemplateView> {
-    templates::insert_version(tx, actor.tenant_id, id, version).await?;
-    let template = templates::load_template(tx, actor.tenant_id, id).await?;
-    Ok(template.into())
+/// A name without the blanks around it.
+fn named(name: &str) -> ApiResult<String> {
+    let name = name.trim();
+    if name.is_empty() {
+        let errors = vec![FieldError {
+            field: "name".to_owned(),
+            message: "must not be blank".to_owned(),
+        }];
+        return Err(ApiError::new(
+            ProblemType::InvalidBody,
+            "The field 'name' must not be blank.",
+        )
+        .with_errors(errors));
+    }
+    Ok(name.to_owned())
 }
 
 impl From<ContentRefusal> for ApiError {
@@ -276,28 +307,24 @@ impl From<ContentRefusal> for ApiError {
     }
 }
 
+impl From<TemplateArchived> for ApiError {
+    fn from(refusal: TemplateArchived) -> Self {
+        Self::new(
+            ProblemType::TemplateArchived,
+            format!("Nothing was changed: {refusal}."),
+        )
+    }
+}
+
 impl From<Template> for TemplateView {
     fn from(template: Template) -> Self {
         Self {
             id: template.id,
             name: template.name,
             channel: template.channel,
+            is_archived: template.is_archived,
             created_at: template.created_at,
             version: template.version.into(),
-        }
-    }
-}
-
-impl From<TemplateVersion> for TemplateVersionView {
-    fn from(version: TemplateVersion) -> Self {
-        Self {
-            id: version.id,
-            version: version.version,
-            subject: version.subject,
-            body: version.body,
-            html: version.html,
-            variables: version.variables,
-            created_at: version.created_at,
         }
     }
 }

@@ -19,10 +19,10 @@ use crate::delivery::imports::{Upload, start_import};
 use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::campaign::{Audience, Campaign};
 use crate::domain::channel::Channel;
+use crate::domain::content::{Content, Source};
 use crate::domain::counts::CountGroups;
 use crate::domain::ids::{CampaignId, ImportId, TemplateId, TemplateVersionId, TenantId};
 use crate::domain::import::{Attestation, Choices, Import, ImportStatus, OnMatch};
-use crate::domain::template::{Markup, Template};
 use crate::store::audit::{Origin, insert_entry};
 use crate::store::campaign_counts::{CountSnapshot, list_snapshots};
 use crate::store::templates::{NewVersion, insert_template, insert_version};
@@ -126,7 +126,12 @@ impl Send {
     async fn run(self, installation: &Installation, json: bool) -> anyhow::Result<()> {
         let tenant_id = find_tenant(installation, &self.tenant).await?;
         // Before anything is written: a text that cannot be used.
-        let template = Template::parse(&self.template, Markup::Text)?;
+        let source = Source {
+            subject: self.subject.as_deref(),
+            body: &self.template,
+            html: None,
+        };
+        let content = Content::compile(self.channel, source)?;
         let import = upload(installation, tenant_id, &self.csv).await?;
         let consent = self.consent(installation.db.clock().now());
         let choices = Choices {
@@ -157,7 +162,7 @@ impl Send {
                 subject: self.subject.clone(),
                 body: self.template.clone(),
                 html: None,
-                variables: template.variables().to_vec(),
+                variables: content.variables(),
                 created_by: None,
             };
             insert_version(&mut tx, tenant_id, template_id, &version).await?;

@@ -262,7 +262,7 @@ async fn is_tenant(db: &Db, id: &str) -> Result<bool> {
 async fn fill(installation: &Installation, tenant_id: TenantId) -> Result<()> {
     let clock = installation.db.clock();
     let mut tx = installation.db.cell(tenant_id).begin().await?;
-    if !templates::list_templates(&mut tx, tenant_id, None, 1)
+    if !templates::list_templates(&mut tx, tenant_id, true, None, 1)
         .await?
         .is_empty()
     {

@@ -8,12 +8,12 @@ use crate::domain::campaign::{
     Audience, Campaign, CampaignStatus, SendAt, SendAtRefusal, StartFacts, StartRefusal,
     SwitchRefusal,
 };
-use crate::domain::content::{Content, Source};
+use crate::domain::content::Content;
 use crate::domain::ids::{CampaignId, TenantId};
 use crate::domain::orders::{CancelCampaign, ExpandCampaign};
 use crate::domain::recipient;
+use crate::domain::templates::TemplateVersion;
 use crate::jobs::queue::enqueue;
-use crate::store::templates::TemplateVersion;
 use crate::store::{
     Db, LANES, StoreError, StoreResult, TenantTx, attempts, audience, campaigns, imports, lanes,
     lists, senders, templates, tenants,
@@ -117,12 +117,7 @@ async fn start_facts(tx: &mut TenantTx, campaign: &Campaign) -> Result<StartFact
 
 /// What the texts cannot do without, besides what every contact may have.
 fn required_attributes(version: &TemplateVersion) -> Result<Vec<String>, StoreError> {
-    let source = Source {
-        subject: version.subject.as_deref(),
-        body: &version.body,
-        html: version.html.as_deref(),
-    };
-    let content = Content::compile(version.channel, source)
+    let content = Content::compile(version.channel, version.source())
         .map_err(|refusal| StoreError::Unreadable(refusal.to_string()))?;
     Ok(content
         .variables()

@@ -9,14 +9,13 @@ use super::intake::{Commands, accept_messages};
 use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::domain::channel::{Channel, Class};
-use crate::domain::content::{Content, Rendered, Source};
+use crate::domain::content::{Content, Source};
 use crate::domain::email::EmailAddress;
 use crate::domain::ids::{
     ContactId, LaneId, MessageId, SenderId, TemplateId, TemplateVersionId, TenantId,
 };
 use crate::domain::phone::E164;
 use crate::domain::recipient::Recipient;
-use crate::domain::segments::segment_count;
 use crate::domain::single::SingleRefusal;
 use crate::store::contacts::Contact;
 use crate::store::messages::{BatchHead, NewMessage};
@@ -241,6 +240,7 @@ async fn find_content(
                     StoreError::NotFound { what } => SingleError::Unknown { what },
                     error => SingleError::Store(error),
                 })?;
+            template.require_usable().map_err(SingleRefusal::from)?;
             if template.channel != single.channel {
                 let refusal = SingleRefusal::OtherChannel {
                     template: template.channel,
@@ -249,12 +249,7 @@ async fn find_content(
                 return Err(refusal.into());
             }
             let version = template.version;
-            let source = Source {
-                subject: version.subject.as_deref(),
-                body: &version.body,
-                html: version.html.as_deref(),
-            };
-            let content = Content::compile(single.channel, source)
+            let content = Content::compile(single.channel, version.source())
                 .map_err(|refusal| StoreError::Unreadable(refusal.to_string()))?;
             Ok((content, Some(version.id)))
         }
@@ -271,31 +266,18 @@ fn compose(
     for (name, value) in &single.values {
         recipient.set(name, value);
     }
-    let Rendered {
-        subject,
-        body,
-        html,
-    } = content.render(&recipient.facts())?;
-    let cost = match single.channel {
-        Channel::Sms => segment_count(&body)?.into(),
-        Channel::Whatsapp | Channel::Email => 1,
-    };
-    let parts = [
-        subject.as_deref().unwrap_or(""),
-        &body,
-        html.as_deref().unwrap_or(""),
-    ];
+    let texts = content.render(&recipient.facts())?;
     Ok(NewMessage {
         id: MessageId(Uuid::now_v7()),
         contact_id: person.contact_id,
         address: person.address.clone(),
         dest_mac: mac_key.address(&person.normalized),
-        content_mac: mac_key.content(&parts),
-        cost,
+        content_mac: mac_key.content(&texts.parts()),
+        cost: texts.cost(single.channel)?,
         ready_at: None,
-        subject,
-        body,
-        html,
+        subject: texts.subject,
+        body: texts.body,
+        html: texts.html,
     })
 }
 

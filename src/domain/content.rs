@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::channel::Channel;
+use super::segments::{BodyRefusal, segment_count};
 use super::template::{Facts, Markup, RenderRefusal, Template, TemplateRefusal};
 
 /// The texts as somebody wrote them.
@@ -144,6 +145,28 @@ impl Content {
         [self.subject.as_ref(), Some(&self.body), self.html.as_ref()]
             .into_iter()
             .flatten()
+    }
+}
+
+impl Rendered {
+    /// What it is paced and billed as: segments of a text message, 1 to 255, and 1 of anything else.
+    ///
+    /// # Errors
+    /// [`BodyRefusal::TooLong`] above 255 segments.
+    pub fn cost(&self, channel: Channel) -> Result<i16, BodyRefusal> {
+        match channel {
+            Channel::Sms => Ok(segment_count(&self.body)?.into()),
+            Channel::Whatsapp | Channel::Email => Ok(1),
+        }
+    }
+
+    /// The parts that make it the same content as another.
+    pub fn parts(&self) -> [&str; 3] {
+        [
+            self.subject.as_deref().unwrap_or(""),
+            &self.body,
+            self.html.as_deref().unwrap_or(""),
+        ]
     }
 }
 

@@ -42,6 +42,7 @@ pub mod single;
 pub mod status;
 pub mod template;
 pub mod tenant;
+pub mod templates;
 
 /// A word from a row or a request that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,7 @@ use super::channel::{Channel, Class};
 use super::content::ContentRefusal;
 use super::segments::BodyRefusal;
 use super::template::RenderRefusal;
+use super::templates::TemplateArchived;
 
 /// What a single message depends on besides its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,9 @@ pub enum SingleRefusal {
         /// The message's.
         asked: Channel,
     },
+    /// The template is for nothing new.
+    #[error(transparent)]
+    Archived(#[from] TemplateArchived),
     /// The text is no text of this channel.
     #[error(transparent)]
     Content(#[from] ContentRefusal),

@@ -11,18 +11,15 @@ use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::delivery::intake::{Commands, accept_messages};
 use crate::domain::campaign::{Campaign, CampaignStatus};
-use crate::domain::channel::Channel;
+use crate::domain::content::Content;
 use crate::domain::counts::{CountDelta, CountWord};
 use crate::domain::ids::{ContactId, LaneId};
 use crate::domain::message::campaign_message_id;
 use crate::domain::orders::ExpandCampaign;
-use crate::domain::segments::segment_count;
-use crate::domain::template::{Markup, Template};
 use crate::store::audience::{self, Member};
 use crate::store::campaign_counts::append_deltas;
 use crate::store::messages::{BatchHead, NewMessage};
 use crate::store::senders::Sender;
-use crate::store::templates::TemplateVersion;
 use crate::store::{StoreError, StoreResult, TenantTx, campaigns, contacts, senders, templates};
 
 /// People of one transaction.
@@ -70,14 +67,6 @@ struct Plan {
     content: Content,
 }
 
-/// The campaign's texts, compiled once.
-#[derive(Debug)]
-struct Content {
-    subject: Option<Template>,
-    body: Template,
-    html: Option<Template>,
-}
-
 /// Freezes the audience unless that has been done; none when there is nothing to expand.
 async fn prepare(order: &ExpandCampaign, context: &JobContext) -> StoreResult<Option<Plan>> {
     let ExpandCampaign {
@@ -103,10 +92,13 @@ async fn prepare(order: &ExpandCampaign, context: &JobContext) -> StoreResult<Op
     let sender = senders::load_sender(tx.conn(), tenant_id, sender_id).await?;
     let version = templates::load_version(tx.conn(), tenant_id, content_id).await?;
     tx.commit().await?;
+    // Compiled once for all.
+    let content = Content::compile(version.channel, version.source())
+        .map_err(|refusal| StoreError::Unreadable(refusal.to_string()))?;
     Ok(Some(Plan {
         campaign,
         sender,
-        content: Content::compile(&version)?,
+        content,
     }))
 }
 
@@ -121,27 +113,6 @@ async fn freeze(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<()> {
         };
     }
     append_deltas(tx.conn(), &[(campaign.tenant_id, campaign.id, delta)]).await
-}
-
-impl Content {
-    fn compile(version: &TemplateVersion) -> StoreResult<Self> {
-        let parse = |text: &str, markup| {
-            Template::parse(text, markup).map_err(|error| StoreError::Unreadable(error.to_string()))
-        };
-        Ok(Self {
-            subject: version
-                .subject
-                .as_deref()
-                .map(|t| parse(t, Markup::Text))
-                .transpose()?,
-            body: parse(&version.body, Markup::Text)?,
-            html: version
-                .html
-                .as_deref()
-                .map(|t| parse(t, Markup::Html))
-                .transpose()?,
-        })
-    }
 }
 
 async fn expand_chunk(plan: &Plan, context: &JobContext) -> StoreResult<Progress> {
@@ -213,32 +184,23 @@ fn compose(plan: &Plan, mac_key: &MacKey, member: &Member) -> Result<NewMessage,
     let channel = plan.campaign.channel;
     let recipient = member.recipient.as_ref().ok_or("no_address")?;
     let address = recipient.address(channel).ok_or("no_address")?;
-    let facts = recipient.facts();
-    let render = |template: &Template| template.render(&facts).map_err(|_| "invalid");
-    let body = render(&plan.content.body)?;
-    let subject = plan.content.subject.as_ref().map(render).transpose()?;
-    let html = plan.content.html.as_ref().map(render).transpose()?;
-    let cost = match channel {
-        Channel::Sms => segment_count(&body).map_err(|_| "invalid")?.into(),
-        Channel::Whatsapp | Channel::Email => 1,
-    };
+    let texts = plan
+        .content
+        .render(&recipient.facts())
+        .map_err(|_| "invalid")?;
+    let cost = texts.cost(channel).map_err(|_| "invalid")?;
     let started_at = plan.campaign.started_at.ok_or("invalid")?;
     let position = u32::try_from(member.position).map_err(|_| "invalid")?;
-    let parts = [
-        subject.as_deref().unwrap_or(""),
-        &body,
-        html.as_deref().unwrap_or(""),
-    ];
     Ok(NewMessage {
         id: campaign_message_id(started_at, plan.campaign.id, 0, position),
         contact_id: Some(member.contact_id),
         address: address.to_owned(),
         dest_mac: member.dest_mac.clone(),
-        content_mac: mac_key.content(&parts),
+        content_mac: mac_key.content(&texts.parts()),
         cost,
         ready_at: None,
-        subject,
-        body,
-        html,
+        subject: texts.subject,
+        body: texts.body,
+        html: texts.html,
     })
 }

@@ -1,54 +1,18 @@
-//! Templates: a name and its current version. Versions are immutable; a message's content points at one.
+//! Templates: a name, its current version and those before it. Versions are immutable; a message's content points at one.
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult, TenantTx};
+use super::{StoreError, StoreResult, TenantTx, affected};
 use crate::domain::channel::Channel;
 use crate::domain::contact::normalize_name;
 use crate::domain::ids::{TemplateId, TemplateVersionId, TenantId, UserId};
+use crate::domain::templates::{Template, TemplateVersion};
 
 const TEMPLATE: &str = "template";
-
-/// A template with its current version.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Template {
-    /// Which one.
-    pub id: TemplateId,
-    /// What people call it; unique within the tenant.
-    pub name: String,
-    /// The channel it is written for.
-    pub channel: Channel,
-    /// What it says now.
-    pub version: TemplateVersion,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
-}
-
-/// One immutable text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TemplateVersion {
-    /// Which one.
-    pub id: TemplateVersionId,
-    /// Whose text it is.
-    pub template_id: TemplateId,
-    /// Counted from 1.
-    pub version: i32,
-    /// The channel it is written for.
-    pub channel: Channel,
-    /// The subject, of emails.
-    pub subject: Option<String>,
-    /// The text.
-    pub body: String,
-    /// The HTML, of emails.
-    pub html: Option<String>,
-    /// Every variable it may ask for.
-    pub variables: Vec<String>,
-    /// When it was written.
-    pub created_at: DateTime<Utc>,
-}
+const VERSION: &str = "template version";
 
 /// A text about to become a version.
 #[derive(Debug, Clone)]
@@ -179,51 +143,144 @@ pub async fn load_version(
     )
     .fetch_optional(conn)
     .await?
-    .ok_or(StoreError::NotFound {
-        what: "template version",
-    })?
+    .ok_or(StoreError::NotFound { what: VERSION })?
     .try_into()
 }
 
-/// A template with its current version.
+/// One version of a template by its number.
+pub async fn load_version_of(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    template_id: TemplateId,
+    version: i32,
+) -> StoreResult<TemplateVersion> {
+    let mut found = versions(tx, tenant_id, template_id, Some(version), None, 1).await?;
+    found.pop().ok_or(StoreError::NotFound { what: VERSION })
+}
+
+/// Versions of a template, the newest first, below the number `before`.
+pub async fn list_versions(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    template_id: TemplateId,
+    before: Option<i32>,
+    limit: i64,
+) -> StoreResult<Vec<TemplateVersion>> {
+    versions(tx, tenant_id, template_id, None, before, limit).await
+}
+
+async fn versions(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    template_id: TemplateId,
+    only: Option<i32>,
+    before: Option<i32>,
+    limit: i64,
+) -> StoreResult<Vec<TemplateVersion>> {
+    let rows = query_as!(
+        VersionRow,
+        r#"
+        SELECT v.id, v.template_id, v.version, t.channel, v.subject, v.body, v.html,
+               v.variables AS "variables: Json<Vec<String>>", v.created_at
+        FROM template_versions v
+        JOIN templates t ON t.tenant_id = v.tenant_id AND t.id = v.template_id
+        WHERE v.tenant_id = $1 AND v.template_id = $2
+          AND ($3::int IS NULL OR v.version = $3) AND ($4::int IS NULL OR v.version < $4)
+        ORDER BY v.version DESC
+        LIMIT $5
+        "#,
+        tenant_id.0,
+        template_id.0,
+        only,
+        before,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(TemplateVersion::try_from).collect()
+}
+
+/// A template with its current version, archived or not.
 pub async fn load_template(
     tx: &mut TenantTx,
     tenant_id: TenantId,
     id: TemplateId,
 ) -> StoreResult<Template> {
-    let mut found = list(tx, tenant_id, Some(id), None, 1).await?;
+    let mut found = list(tx, tenant_id, Some(id), true, None, 1).await?;
     found.pop().ok_or(StoreError::NotFound { what: TEMPLATE })
 }
 
-/// Templates of a tenant, newest first, before `before`.
+/// The same, held until the transaction ends.
+pub async fn load_for_update(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    id: TemplateId,
+) -> StoreResult<Template> {
+    query_scalar!(
+        "SELECT id FROM templates WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: TEMPLATE })?;
+    load_template(tx, tenant_id, id).await
+}
+
+/// Replaces what may change of a template: its name, which must be new to the tenant, and whether it is archived.
+pub async fn save_template(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    template: &Template,
+) -> StoreResult<()> {
+    let done = query!(
+        r#"
+        UPDATE templates
+        SET name = $3, is_archived = $4, updated_at = app_now()
+        WHERE tenant_id = $1 AND id = $2
+        "#,
+        tenant_id.0,
+        template.id.0,
+        template.name,
+        template.is_archived,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, TEMPLATE)
+}
+
+/// Templates of a tenant, newest first, before `before`; those that are archived only where asked for.
 pub async fn list_templates(
     tx: &mut TenantTx,
     tenant_id: TenantId,
+    with_archived: bool,
     before: Option<TemplateId>,
     limit: i64,
 ) -> StoreResult<Vec<Template>> {
-    list(tx, tenant_id, None, before, limit).await
+    list(tx, tenant_id, None, with_archived, before, limit).await
 }
 
 async fn list(
     tx: &mut TenantTx,
     tenant_id: TenantId,
     only: Option<TemplateId>,
+    with_archived: bool,
     before: Option<TemplateId>,
     limit: i64,
 ) -> StoreResult<Vec<Template>> {
     let rows = query!(
         r#"
-        SELECT t.id, t.name, t.channel, t.created_at, v.id AS version_id, v.version, v.subject, v.body, v.html,
-               v.variables AS "variables: Json<Vec<String>>", v.created_at AS version_created_at
+        SELECT t.id, t.name, t.channel, t.is_archived, t.created_at, v.id AS version_id, v.version, v.subject, v.body,
+               v.html, v.variables AS "variables: Json<Vec<String>>", v.created_at AS version_created_at
         FROM templates t
         JOIN template_versions v ON v.tenant_id = t.tenant_id AND v.id = t.current_version_id
-        WHERE t.tenant_id = $1 AND NOT t.is_archived
-          AND ($2::uuid IS NULL OR t.id = $2) AND ($3::uuid IS NULL OR t.id < $3)
+        WHERE t.tenant_id = $1 AND ($2 OR NOT t.is_archived)
+          AND ($3::uuid IS NULL OR t.id = $3) AND ($4::uuid IS NULL OR t.id < $4)
         ORDER BY t.id DESC
-        LIMIT $4
+        LIMIT $5
         "#,
         tenant_id.0,
+        with_archived,
         only.map(|id| id.0),
         before.map(|id| id.0),
         limit,
@@ -237,6 +294,7 @@ async fn list(
                 id: TemplateId(row.id),
                 name: row.name,
                 channel,
+                is_archived: row.is_archived,
                 version: TemplateVersion {
                     id: TemplateVersionId(row.version_id),
                     template_id: TemplateId(row.id),

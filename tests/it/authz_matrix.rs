@@ -210,6 +210,15 @@ fn matrix() -> Vec<Row> {
         ("list_templates", Needs(ReadTemplates), Nothing),
         ("get_template", Needs(ReadTemplates), Nothing),
         ("preview_template", Needs(ReadTemplates), Json(json!({}))),
+        ("list_template_versions", Needs(ReadTemplates), Nothing),
+        ("get_template_version", Needs(ReadTemplates), Nothing),
+        (
+            "update_template",
+            Needs(WriteTemplates),
+            Json(json!({"name": "y"})),
+        ),
+        ("archive_template", Needs(WriteTemplates), Nothing),
+        ("unarchive_template", Needs(WriteTemplates), Nothing),
         (
             "create_campaign",
             Needs(WriteCampaigns),

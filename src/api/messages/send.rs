@@ -121,6 +121,7 @@ impl From<SingleRefusal> for ApiError {
             SingleRefusal::Suppressed { .. } => (ProblemType::Suppressed, None),
             SingleRefusal::NoConsent { .. } => (ProblemType::NoConsent, None),
             SingleRefusal::OtherChannel { .. } => (ProblemType::Unprocessable, Some("channel")),
+            SingleRefusal::Archived(_) => (ProblemType::TemplateArchived, Some("template_id")),
             SingleRefusal::Content(refusal) => {
                 (ProblemType::InvalidTemplate, Some(refusal.field()))
             }

@@ -106,6 +106,8 @@ impl Twin {
                 .strip_prefix('{')
                 .and_then(|rest| rest.strip_suffix('}'))
             {
+                // Versions are counted within a template, not named by an id.
+                Some("version") => Some("1"),
                 Some(name) => self.ids.get(name).map(String::as_str),
                 None => Some(part),
             }
