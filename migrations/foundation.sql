@@ -51,7 +51,7 @@ language sql immutable strict parallel safe as $$
 $$;
 
 -- 64-bit advisory keys: a namespace in the high byte, 56 bits of hash below. 1 campaign, 2 incarnation (its number),
--- 3 partitions and migrations, 4 idempotency keys, 5 people of a tenant. A collision only makes two of them wait for each other.
+-- 3 partitions and migrations, 4 idempotency keys, 5 people of a tenant, 6 tenant. A collision only makes two of them wait for each other.
 create or replace function public.campaign_lock_key(campaign_id uuid) returns bigint
 language sql immutable strict parallel safe as $$
   select (1::bigint << 56) | ('x' || left(md5(campaign_id::text), 14))::bit(56)::bigint
@@ -61,6 +61,10 @@ language sql immutable strict parallel safe as $$ select (2::bigint << 56) | inc
 create or replace function public.people_lock_key(tenant_id uuid) returns bigint
 language sql immutable strict parallel safe as $$
   select (5::bigint << 56) | ('x' || left(md5(tenant_id::text), 14))::bit(56)::bigint
+$$;
+create or replace function public.tenant_lock_key(tenant_id uuid) returns bigint
+language sql immutable strict parallel safe as $$
+  select (6::bigint << 56) | ('x' || left(md5(tenant_id::text), 14))::bit(56)::bigint
 $$;
 create or replace function public.idempotency_lock_key(actor text, key text) returns bigint
 language sql immutable strict parallel safe as $$

@@ -132,8 +132,8 @@ impl AdminTenants {
 
     /// Suspend a tenant.
     ///
-    /// No call of its campaigns begins any more once `is_applied` is true; those under way end. Its sessions and keys are
-    /// refused from the answer on. Nothing is lost: what waits goes on when it is resumed.
+    /// No call begins any more once `is_applied` is true, of a campaign or of a single message; those under way end. Its
+    /// sessions and keys are refused from the answer on. Nothing is lost: what waits goes on when it is resumed.
     #[oai(
         path = "/:tenant_id/suspend",
         method = "post",

@@ -14,7 +14,7 @@ use crate::store::{Db, LANES, StoreResult, SystemTx, lanes, tenants};
 
 /// Makes the cell's part of a tenant as the directory says now.
 ///
-/// When a tenant that is not active has been followed, no call of its campaigns begins any more.
+/// When a tenant that is not active has been followed, no call of it begins any more.
 pub async fn follow_directory(db: &Db, id: TenantId) -> StoreResult<()> {
     let mut tx = db.control_system().begin().await?;
     let entry = directory::load_tenant(&mut tx, id).await?;

@@ -76,23 +76,12 @@ pub async fn save_settings(tx: &mut TenantTx, id: TenantId, row: &TenantRow) -> 
     affected(&done, 1, "tenant")
 }
 
-/// Waits for the begins of a tenant's campaigns that are under way, and lets none follow until this transaction ends.
+/// Waits until every begin of the tenant that is under way has committed, and lets no other start before this transaction
+/// ends.
 pub async fn lock_out_begins(tx: &mut SystemTx, id: TenantId) -> StoreResult<()> {
-    query!(
-        r#"
-        SELECT pg_advisory_xact_lock(s.key)
-        FROM (
-            SELECT campaign_lock_key(id) AS key
-            FROM campaigns
-            WHERE tenant_id = $1 AND status = 'sending'
-            -- As begin takes them.
-            ORDER BY 1
-        ) s
-        "#,
-        id.0
-    )
-    .fetch_all(tx.conn())
-    .await?;
+    query!("SELECT pg_advisory_xact_lock(tenant_lock_key($1))", id.0)
+        .fetch_one(tx.conn())
+        .await?;
     Ok(())
 }
 

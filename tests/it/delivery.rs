@@ -15,5 +15,6 @@ mod pause;
 mod settle;
 mod snapshots;
 mod status;
+mod suspend;
 mod twilio;
 mod wakes;
