@@ -7,13 +7,14 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Tag;
-use super::admin_tenants::{AdminTenantView, make, no_such_tenant, view};
+use super::admin_tenants::{AdminTenantView, CreatedTenant, Making, no_such_tenant, view};
 use super::body::Body;
 use super::change::{Facts, Once, Owner};
 use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{Accepted, Created};
 use super::state::ApiState;
 use super::tenant::follow;
+use crate::delivery::demo_seed::fill_tenant;
 use crate::domain::actor::Operator;
 use crate::domain::audit::AuditEntry;
 use crate::domain::ids::TenantId;
@@ -21,7 +22,7 @@ use crate::domain::orders::ClearTenant;
 use crate::domain::tenant::{Clearing, TenantStatus};
 use crate::jobs::queue::enqueue;
 use crate::store::StoreError;
-use crate::store::control::directory::{self, Beginning, NewTenant};
+use crate::store::control::directory::{self, Beginning, FIRST_VERSION, NewTenant};
 
 /// The operations on demo tenants.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub struct AdminDemoTenants {
 
 /// A demo tenant to make.
 #[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, skip_serializing_if_is_none)]
 struct DemoTenantToMake {
     /// What people call it.
     #[oai(validator(min_length = 1, max_length = 200))]
@@ -39,20 +40,24 @@ struct DemoTenantToMake {
     /// Its word in addresses: small letters, digits and hyphens; never changed.
     #[oai(validator(min_length = 1, max_length = 63))]
     slug: String,
+    /// Whom to invite as its owner.
+    #[oai(validator(min_length = 1, max_length = 320))]
+    owner_email: Option<String>,
 }
 
 #[OpenApi(prefix_path = "/admin/demo-tenants", tag = "Tag::Admin")]
 impl AdminDemoTenants {
     /// Make a demo tenant.
     ///
-    /// Its messages are simulated; it has a sender per channel at once.
+    /// Its messages are simulated; it has a sender per channel, people, templates and a campaign to send at once. With
+    /// `owner_email` the answer holds an invitation for its owner, once.
     #[oai(path = "/", method = "post", operation_id = "create_demo_tenant")]
     async fn create_demo_tenant(
         &self,
         operator: Operator,
         once: Once,
         body: Body<DemoTenantToMake>,
-    ) -> ApiResult<Created<AdminTenantView>> {
+    ) -> ApiResult<Created<CreatedTenant>> {
         let new = NewTenant {
             id: TenantId(Uuid::now_v7()),
             name: body.0.name.trim(),
@@ -63,13 +68,20 @@ impl AdminDemoTenants {
                 ..Beginning::default()
             },
         };
-        make(&self.state, &operator, once, "create_demo_tenant", &new).await
+        let making = Making {
+            action: "create_demo_tenant",
+            new,
+            owner_email: body.0.owner_email.as_deref(),
+        };
+        let made = making.make(&self.state, &operator, once).await?;
+        fill(&self.state, made.0.id()).await;
+        Ok(made)
     }
 
     /// Reset a demo tenant.
     ///
     /// It is suspended while its contacts, templates, campaigns and messages are deleted, and active again afterwards, with
-    /// its members, keys and senders.
+    /// its members, keys and senders, and with the people, templates and campaign that a new one has.
     #[oai(
         path = "/:tenant_id/reset",
         method = "post",
@@ -107,6 +119,13 @@ impl AdminDemoTenants {
             .clear(&operator, facts, tenant_id.0, Clearing::Remove)
             .await?;
         Ok(Accepted(view))
+    }
+}
+
+/// What it begins with. A repeat finds it there; if it could not be written, a reset brings it.
+async fn fill(state: &ApiState, id: TenantId) {
+    if let Err(error) = fill_tenant(&state.db, id, FIRST_VERSION, &state.mac_key).await {
+        tracing::warn!(%error, tenant.id = %id, "a new demo tenant is empty; reset it");
     }
 }
 

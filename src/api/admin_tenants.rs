@@ -9,17 +9,21 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::body::Body;
-use super::change::{Facts, Once, Owner, Turn};
+use super::change::{Change, Facts, Once, Owner, Turn};
+use super::invitations::{CreatedInvitation, read_email};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
 use super::reply::Created;
 use super::state::ApiState;
 use super::tenant::{follow, read_country, read_timezone};
-use crate::domain::actor::Operator;
+use crate::delivery::invitations::{Guest, invite, invited_entry};
+use crate::domain::actor::{Operator, Role};
 use crate::domain::audit::AuditEntry;
+use crate::domain::email::EmailAddress;
 use crate::domain::ids::TenantId;
 use crate::domain::tenant::{Clearing, TenantStatus, is_slug};
 use crate::store::control::directory::{self, Beginning, DirectoryEntry, NewTenant};
+use crate::store::tx::Control;
 use crate::store::{ControlTx, StoreError};
 
 /// The operations on tenants.
@@ -44,6 +48,9 @@ struct TenantToMake {
     /// A zone such as `Europe/Paris`; `America/New_York` when absent.
     #[oai(validator(min_length = 1, max_length = 64))]
     timezone: Option<String>,
+    /// Whom to invite as its owner; without one, `engageninja user add --role owner` lets somebody in.
+    #[oai(validator(min_length = 1, max_length = 320))]
+    owner_email: Option<String>,
 }
 
 /// A tenant.
@@ -68,18 +75,37 @@ pub struct AdminTenantView {
     clearing: Option<Clearing>,
 }
 
+/// A tenant that was made, and the way in for its owner.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct CreatedTenant {
+    /// The tenant.
+    #[oai(flatten)]
+    tenant: AdminTenantView,
+    /// What lets its owner in, where one was named. Its token and link are never shown again.
+    owner_invitation: Option<CreatedInvitation>,
+}
+
+impl CreatedTenant {
+    /// Which one.
+    pub fn id(&self) -> TenantId {
+        self.tenant.id
+    }
+}
+
 #[OpenApi(prefix_path = "/admin/tenants", tag = "Tag::Admin")]
 impl AdminTenants {
     /// Make a tenant.
     ///
-    /// It sends real messages once its channels are set up. `engageninja user add --role owner` lets its owner in.
+    /// It sends real messages once its channels are set up. With `owner_email` the answer holds an invitation for its owner,
+    /// once: nothing is sent by itself, and it works once, for 7 days.
     #[oai(path = "/", method = "post", operation_id = "create_tenant")]
     async fn create_tenant(
         &self,
         operator: Operator,
         once: Once,
         body: Body<TenantToMake>,
-    ) -> ApiResult<Created<AdminTenantView>> {
+    ) -> ApiResult<Created<CreatedTenant>> {
         let wanted = &body.0;
         let beginning = wanted.beginning()?;
         let new = NewTenant {
@@ -89,7 +115,12 @@ impl AdminTenants {
             is_demo: false,
             beginning,
         };
-        make(&self.state, &operator, once, "create_tenant", &new).await
+        let making = Making {
+            action: "create_tenant",
+            new,
+            owner_email: wanted.owner_email.as_deref(),
+        };
+        making.make(&self.state, &operator, once).await
     }
 
     /// List tenants.
@@ -191,35 +222,80 @@ impl AdminTenants {
     }
 }
 
-/// Makes a tenant: `control` first, and the cell follows.
-pub async fn make(
+/// A tenant to be made, and whom to invite as its owner.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// The operation.
+    pub action: &'static str,
+    /// The tenant.
+    pub new: NewTenant<'a>,
+    /// The owner's address, as somebody wrote it.
+    pub owner_email: Option<&'a str>,
+}
+
+impl Making<'_> {
+    /// Makes it and the invitation: `control` first, and the cell follows.
+    pub async fn make(
+        &self,
+        state: &ApiState,
+        operator: &Operator,
+        once: Once,
+    ) -> ApiResult<Created<CreatedTenant>> {
+        let new = &self.new;
+        check_names(new)?;
+        let email = self.owner_email.map(|text| read_email("owner_email", text));
+        let email = email.transpose()?;
+        let owner = Owner::operator(operator, None);
+        let mut change = match once.in_all_control(state, owner).await? {
+            Turn::First(change) => change,
+            Turn::Repeat(answer) => return Ok(answer),
+        };
+        directory::insert_tenant(change.tx(), new)
+            .await
+            .map_err(slug_taken)?;
+        let owner_invitation = match &email {
+            Some(email) => Some(invite_owner(state, &mut change, operator, new.id, email).await?),
+            None => None,
+        };
+        let tenant = view(change.tx(), new.id).await?;
+        let entry = AuditEntry::new(self.action, "tenant", &new.id)
+            .after(json!({ "name": new.name, "slug": new.slug, "is_demo": new.is_demo }));
+        let made = CreatedTenant {
+            tenant,
+            owner_invitation,
+        };
+        let answer = change.commit(entry, Created(made)).await?;
+        follow(state, new.id).await;
+        Ok(answer)
+    }
+}
+
+async fn invite_owner(
     state: &ApiState,
+    change: &mut Change<Control>,
     operator: &Operator,
-    once: Once,
-    action: &'static str,
-    new: &NewTenant<'_>,
-) -> ApiResult<Created<AdminTenantView>> {
-    check_names(new)?;
-    let owner = Owner::operator(operator, None);
-    let mut change = match once.in_all_control(state, owner).await? {
-        Turn::First(change) => change,
-        Turn::Repeat(answer) => return Ok(answer),
+    tenant_id: TenantId,
+    email: &EmailAddress,
+) -> ApiResult<CreatedInvitation> {
+    let asked = Guest {
+        tenant_id,
+        email,
+        role: Role::Owner,
+        invited_by: Some(operator.user_id),
     };
-    directory::insert_tenant(change.tx(), new)
-        .await
-        .map_err(|error| match error.constraint() {
-            Some("tenant_directory_slug_key") => ApiError::new(
-                ProblemType::NameTaken,
-                "Another tenant has this slug. Choose another one.",
-            ),
-            _ => error.into(),
-        })?;
-    let view = view(change.tx(), new.id).await?;
-    let entry = AuditEntry::new(action, "tenant", &new.id)
-        .after(json!({ "name": new.name, "slug": new.slug, "is_demo": new.is_demo }));
-    let answer = change.commit(entry, Created(view)).await?;
-    follow(state, new.id).await;
-    Ok(answer)
+    let invited = invite(change.tx(), &asked, state.clock()).await?;
+    change.record(&invited_entry(&invited.invitation)).await?;
+    Ok(CreatedInvitation::new(invited, &state.front))
+}
+
+fn slug_taken(error: StoreError) -> ApiError {
+    match error.constraint() {
+        Some("tenant_directory_slug_key") => ApiError::new(
+            ProblemType::NameTaken,
+            "Another tenant has this slug. Choose another one.",
+        ),
+        _ => error.into(),
+    }
 }
 
 fn check_names(new: &NewTenant<'_>) -> ApiResult<()> {

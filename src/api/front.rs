@@ -54,6 +54,12 @@ impl Front {
         client
     }
 
+    /// The page that takes an invitation; none while the installation has no public address.
+    pub fn invitation_link(&self, token: &str) -> Option<String> {
+        let url = self.public_url.as_ref()?;
+        Some(format!("{}/invitation/{token}", url.origin()))
+    }
+
     /// Whether the page that a browser sent the request from is one of ours: of the public address, or, without one, of
     /// the host and port that the request itself was sent to.
     fn is_own_page(&self, request: &Request) -> bool {

@@ -2,10 +2,11 @@
 //!
 //! Whoever holds the token is who was invited. It is sent in bodies alone, since addresses are logged.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
+use secrecy::ExposeSecret;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -13,23 +14,22 @@ use super::Tag;
 use super::body::Body;
 use super::change::{Facts, Once, Owner, Turn};
 use super::credentials::{hash_new, prove};
+use super::front::Front;
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
 use super::reply::{Created, Done};
 use super::state::ApiState;
-use crate::crypto::password::{random_token, token_hash};
+use crate::crypto::password::token_hash;
+use crate::delivery::invitations::{Guest, InviteError, Invited, invite, invited_entry};
 use crate::domain::actor::{Actor, Permission, Role};
 use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::email::EmailAddress;
 use crate::domain::ids::{InvitationId, TenantId, UserId};
 use crate::domain::members::{InvitationState, may_grant};
 use crate::domain::tenant::TenantStatus;
-use crate::store::control::invitations::{self, FoundInvitation, Invitation, NewInvitation};
+use crate::store::control::invitations::{self, FoundInvitation, Invitation};
 use crate::store::control::{memberships, users};
 use crate::store::{ControlTx, StoreError};
-
-/// How long an invitation works.
-const DAYS: i64 = 7;
 
 /// The operations on invitations.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ struct InvitationView {
 /// A new invitation with its token, which is never shown again.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
-struct CreatedInvitation {
+pub(super) struct CreatedInvitation {
     /// The invitation.
     invitation: InvitationView,
     /// What opens it, once. Hand it to whom it is for.
@@ -147,31 +147,20 @@ impl Invitations {
     ) -> ApiResult<Created<CreatedInvitation>> {
         actor.require(Permission::ManageMembers)?;
         may_grant(actor.role, body.0.role)?;
-        let email = read_email(&body.0.email)?;
-        let (id, token) = (InvitationId(Uuid::now_v7()), random_token());
-
+        let email = read_email("email", &body.0.email)?;
         let mut change = match once.in_control(&self.state, &actor).await? {
             Turn::First(change) => change,
             Turn::Repeat(answer) => return Ok(answer),
         };
-        let new = NewInvitation {
+        let asked = Guest {
             tenant_id: actor.tenant_id,
-            id,
-            email: email.normalized(),
+            email: &email,
             role: body.0.role,
-            token_hash: &token_hash(&token),
             invited_by: actor.user_id(),
-            expires_at: self.state.clock().now() + TimeDelta::days(DAYS),
         };
-        let invitation = insert(change.tx(), &new).await?;
-        // Without the email: the record is kept when the person is forgotten.
-        let entry = AuditEntry::new("create_invitation", "invitation", &id)
-            .after(json!({ "role": new.role, "expires_at": new.expires_at }));
-        let answer = CreatedInvitation {
-            invitation,
-            link: self.link(&token),
-            token,
-        };
+        let invited = invite(change.tx(), &asked, self.state.clock()).await?;
+        let entry = invited_entry(&invited.invitation);
+        let answer = CreatedInvitation::new(invited, &self.state.front);
         change.commit(entry, Created(answer)).await
     }
 
@@ -312,11 +301,6 @@ impl Invitations {
         Self { state }
     }
 
-    fn link(&self, token: &str) -> Option<String> {
-        let url = self.state.front.public_url.as_ref()?;
-        Some(format!("{}/invitation/{token}", url.origin()))
-    }
-
     async fn prove_or_make(
         &self,
         facts: &Facts,
@@ -377,21 +361,6 @@ async fn join(tx: &mut ControlTx, found: &FoundInvitation, coming: &Coming) -> A
         })
 }
 
-async fn insert(tx: &mut ControlTx, new: &NewInvitation<'_>) -> ApiResult<InvitationView> {
-    if memberships::is_member(tx, new.tenant_id, new.email).await? {
-        return Err(already_member());
-    }
-    let made = invitations::insert_invitation(tx, new).await;
-    let made = made.map_err(|error| match error.constraint() {
-        Some("invitations_open_key") => ApiError::new(
-            ProblemType::AlreadyInvited,
-            "This email has an open invitation. Revoke that one first, if its link was lost.",
-        ),
-        _ => error.into(),
-    })?;
-    Ok(made.into())
-}
-
 async fn load_open(tx: &mut ControlTx, token: &str) -> ApiResult<FoundInvitation> {
     let found = invitations::find_by_token(tx, &token_hash(token)).await?;
     let found = found.ok_or_else(|| {
@@ -435,17 +404,43 @@ fn already_member() -> ApiError {
     )
 }
 
-fn read_email(text: &str) -> ApiResult<EmailAddress> {
+/// The address in a field of the body.
+pub(super) fn read_email(field: &str, text: &str) -> ApiResult<EmailAddress> {
     EmailAddress::read(text).map_err(|refusal| {
         ApiError::new(
             ProblemType::InvalidBody,
-            format!("The field 'email' is no address: {refusal}."),
+            format!("The field '{field}' is no address: {refusal}."),
         )
         .with_errors(vec![FieldError {
-            field: "email".to_owned(),
+            field: field.to_owned(),
             message: refusal.to_string(),
         }])
     })
+}
+
+impl CreatedInvitation {
+    /// With its token, and the link where there is a public address.
+    pub(super) fn new(invited: Invited, front: &Front) -> Self {
+        let token = invited.token.expose_secret();
+        Self {
+            invitation: invited.invitation.into(),
+            link: front.invitation_link(token),
+            token: token.to_owned(),
+        }
+    }
+}
+
+impl From<InviteError> for ApiError {
+    fn from(error: InviteError) -> Self {
+        match error {
+            InviteError::AlreadyMember => already_member(),
+            InviteError::AlreadyInvited => Self::new(
+                ProblemType::AlreadyInvited,
+                "This email has an open invitation. Revoke that one first, if its link was lost.",
+            ),
+            InviteError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<Invitation> for InvitationView {

@@ -23,16 +23,17 @@ use super::signals::Signals;
 use super::user::{NewPerson, add_user, make_platform_admin, set_password};
 use crate::config::{Config, Environment, Surroundings};
 use crate::delivery::campaigns::start_campaign;
+use crate::delivery::demo_seed;
 use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::postgres::{self, Launch, Server};
-use crate::dev::seed;
 use crate::domain::actor::Role;
+use crate::domain::demo_seed::{CAMPAIGN, CONTACTS};
 use crate::domain::ids::TenantId;
 use crate::jobs::registry::QUEUES;
 use crate::schedules::table::SCHEDULES;
 use crate::store::control::directory;
 use crate::store::migrate::{ensure_database, migrate};
-use crate::store::{Db, DbOptions, StoreError, templates};
+use crate::store::{Db, DbOptions, StoreError};
 use crate::telemetry::{self, LogTarget};
 
 const DEMO_NAME: &str = "Dojo Coffee";
@@ -113,7 +114,7 @@ impl Up {
             let credentials = ensure_demo(&installation, &data_dir, &api_url).await?;
             steps.done(&format!(
                 "demo tenant «{DEMO_NAME}»: {} contacts, messages are simulated",
-                seed::CONTACTS
+                CONTACTS
             ));
             Some(credentials)
         };
@@ -260,19 +261,16 @@ async fn is_tenant(db: &Db, id: &str) -> Result<bool> {
 
 /// People, templates and a campaign that is sending, in one transaction.
 async fn fill(installation: &Installation, tenant_id: TenantId) -> Result<()> {
-    let clock = installation.db.clock();
-    let mut tx = installation.db.cell(tenant_id).begin().await?;
-    if !templates::list_templates(&mut tx, tenant_id, true, None, 1)
-        .await?
-        .is_empty()
-    {
+    let (db, mac_key) = (&installation.db, &installation.mac_key);
+    let mut tx = db.control_system().begin().await?;
+    let version = directory::load_tenant(&mut tx, tenant_id).await?.version;
+    drop(tx);
+    let clock = db.clock();
+    let mut tx = db.cell(tenant_id).begin().await?;
+    let filled = demo_seed::fill(&mut tx, tenant_id, version, mac_key, clock.now()).await?;
+    let Some(campaign_id) = filled else {
         return Ok(());
-    }
-    let mac_key = &installation.mac_key;
-    let campaign_id = seed::fill(&mut tx, tenant_id, clock.now(), |address| {
-        mac_key.address(address)
-    })
-    .await?;
+    };
     start_campaign(&mut tx, tenant_id, campaign_id, clock)
         .await
         .context("the demo campaign did not start")?;
@@ -325,7 +323,7 @@ fn block(credentials: &Credentials, data_dir: &DataDir, admin_url: &str) -> Stri
         queues.join(" · "),
         SCHEDULES.len(),
         data_dir.credentials().display(),
-        seed::CAMPAIGN,
+        CAMPAIGN,
     )
 }
 

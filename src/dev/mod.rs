@@ -4,4 +4,3 @@ pub mod bench_queue;
 pub mod demo;
 pub mod fake_twilio;
 pub mod postgres;
-pub mod seed;

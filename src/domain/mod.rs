@@ -21,6 +21,7 @@ pub mod content;
 pub mod counts;
 pub mod csv_file;
 pub mod demo;
+pub mod demo_seed;
 pub mod doubt;
 pub mod email;
 pub mod feedback;
@@ -41,8 +42,8 @@ pub mod shown;
 pub mod single;
 pub mod status;
 pub mod template;
-pub mod tenant;
 pub mod templates;
+pub mod tenant;
 
 /// A word from a row or a request that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,12 +1,13 @@
-//! Deletes what a demo tenant has: to begin anew, or for good.
+//! Deletes what a demo tenant has: to begin anew with what a new one has, or for good.
 //!
-//! Running twice is harmless: rows are deleted in small transactions, and what is over is decided by the directory, which
-//! says last that it is.
+//! Running twice is harmless: rows are deleted in small transactions, each of which finds out first whether another run has
+//! filled the tenant anew, and what is over is decided by the directory, which says last that it is.
 
 use std::time::Duration;
 
 use super::{Job, JobContext, Outcome, Run};
 use crate::clock::Clock;
+use crate::delivery::demo_seed::fill_tenant;
 use crate::delivery::tenants::{demo_account, follow_directory};
 use crate::domain::ids::TenantId;
 use crate::domain::orders::ClearTenant;
@@ -25,7 +26,7 @@ const KEPT: &[&str] = &["senders", "halts", "audit_log"];
 
 impl Job for ClearTenant {
     async fn run(self, context: &JobContext, _run: Run) -> Outcome {
-        match clear(&context.db, self.tenant_id).await {
+        match clear(context, self.tenant_id).await {
             Ok(true) => Outcome::Done,
             Ok(false) => Outcome::Snooze(AGAIN),
             Err(error) => error.into(),
@@ -34,16 +35,19 @@ impl Job for ClearTenant {
 }
 
 /// False when there is more to do.
-async fn clear(db: &Db, id: TenantId) -> StoreResult<bool> {
+async fn clear(context: &JobContext, id: TenantId) -> StoreResult<bool> {
+    let db = &context.db;
     let mut tx = db.control_system().begin().await?;
-    let clearing = match directory::load_tenant(&mut tx, id).await {
-        Ok(entry) => entry.clearing,
+    let entry = match directory::load_tenant(&mut tx, id).await {
+        Ok(entry) => entry,
         // A run before this one went to the end.
-        Err(StoreError::NotFound { .. }) => None,
+        Err(StoreError::NotFound { .. }) => return Ok(true),
         Err(error) => return Err(error),
     };
     drop(tx);
-    let Some(clearing) = clearing else {
+    // Nothing changes it while the tenant is cleared: it names this clearing.
+    let version = entry.version;
+    let Some(clearing) = entry.clearing else {
         return Ok(true);
     };
     // The cell has to know first that nothing of the tenant begins any more.
@@ -52,18 +56,21 @@ async fn clear(db: &Db, id: TenantId) -> StoreResult<bool> {
         Clearing::Reset => KEPT,
         Clearing::Remove => &[],
     };
-    if !delete_all(db, id, kept).await? {
+    if !delete_all(db, id, version, kept).await? {
         return Ok(false);
     }
     match clearing {
-        Clearing::Reset => begin_anew(db, id).await?,
+        Clearing::Reset => {
+            fill_tenant(db, id, version, &context.mac_key).await?;
+            begin_anew(db, id).await?;
+        }
         Clearing::Remove => forget(db, id).await?,
     }
     tracing::info!(tenant.id = %id, "demo tenant cleared");
     Ok(true)
 }
 
-async fn delete_all(db: &Db, id: TenantId, kept: &[&str]) -> StoreResult<bool> {
+async fn delete_all(db: &Db, id: TenantId, version: i64, kept: &[&str]) -> StoreResult<bool> {
     let begun = Clock::boottime();
     let mut tx = db.system().begin().await?;
     if !tenants::is_known(&mut tx, id).await? {
@@ -75,6 +82,9 @@ async fn delete_all(db: &Db, id: TenantId, kept: &[&str]) -> StoreResult<bool> {
     drop(tx);
     while Clock::boottime().saturating_sub(begun) < RUN_MAX {
         let mut tx = db.system().begin().await?;
+        if tenants::hold_filled(tx.conn(), id, version).await? {
+            return Ok(true);
+        }
         let deleted = tenants::delete_rows(&mut tx, id, kept, ROWS_MAX).await?;
         tx.commit().await?;
         if deleted == 0 {

@@ -1,7 +1,7 @@
 //! The cell's own row of a tenant.
 
 use serde_json::Value;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 
 use super::control::directory::DirectoryEntry;
 use super::{StoreError, StoreResult, SystemTx, TenantTx, affected};
@@ -126,6 +126,31 @@ pub async fn follow(tx: &mut SystemTx, entry: &DirectoryEntry) -> StoreResult<bo
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Holds a demo tenant's row until the transaction ends, and says whether it was filled for this version of the directory,
+/// or for a later one.
+pub async fn hold_filled(conn: &mut PgConnection, id: TenantId, version: i64) -> StoreResult<bool> {
+    let is_filled = query_scalar!(
+        r#"SELECT demo_filled_version >= $2 AS "is_filled!" FROM tenants WHERE id = $1 FOR NO KEY UPDATE"#,
+        id.0,
+        version,
+    )
+    .fetch_optional(conn)
+    .await?;
+    is_filled.ok_or(StoreError::NotFound { what: "tenant" })
+}
+
+/// Notes for which version of the directory a demo tenant was filled.
+pub async fn mark_filled(tx: &mut TenantTx, id: TenantId, version: i64) -> StoreResult<()> {
+    let done = query!(
+        "UPDATE tenants SET demo_filled_version = $2 WHERE id = $1 AND is_demo",
+        id.0,
+        version,
+    )
+    .execute(tx.conn())
+    .await?;
+    affected(&done, 1, "demo tenant")
 }
 
 /// Whether calls of a tenant are under way.

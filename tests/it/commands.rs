@@ -6,6 +6,9 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use engageninja::cli::Cli;
+use engageninja::crypto::password::token_hash;
+use engageninja::domain::actor::Role;
+use engageninja::store::control::invitations::find_by_token;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -81,6 +84,7 @@ async fn wrong_values_are_refused_and_say_what_would_be_right() {
         ("worker --with kitchen", "scheduler"),
         ("tenant demo Dojo --slug Dojo", "small letters"),
         ("tenant create Dojo --country XXX", "XXX"),
+        ("tenant create Dojo --owner-email nobody", "--owner-email"),
         (
             "user add a@example.com --tenant dojo --role king",
             "viewer, sender, admin or owner",
@@ -179,6 +183,18 @@ async fn every_tool_answers_in_json() {
         .json("tenant create", &["Tea House", "--country", "GB"])
         .await;
     assert_eq!(real["slug"], "tea-house");
+    let owned = ["Coffee House", "--owner-email", "Cleo@example.com"];
+    let owned = operator.json("tenant create", &owned).await;
+    let token = owned["owner_invitation"]["token"].as_str().unwrap();
+    let mut tx = operator.db.db().control_system().begin().await.unwrap();
+    let kept = find_by_token(&mut tx, &token_hash(token)).await.unwrap();
+    let kept = kept.unwrap();
+    assert_eq!(kept.tenant_slug, "coffee-house");
+    assert_eq!(
+        (kept.invitation.email.as_str(), kept.invitation.role),
+        ("cleo@example.com", Role::Owner)
+    );
+    drop(tx);
     let demo = operator
         .json("tenant demo", &["Dojo Coffee", "--slug", "dojo"])
         .await;

@@ -69,6 +69,7 @@ async fn a_request_that_fails_at_any_write_leaves_no_row() {
     let campaign = world.campaign("Hello {{ first_name }}").await;
     let (app, tenant) = App::beside(&world).await;
     let key = app.key(&tenant, Role::Admin).await;
+    let operator = app.operator(&app.tenant("office").await).await;
     // A key's first use is noted; from here on requests write nothing but what they are for.
     app.get(&key, "/api/campaigns").await.ok(200);
     world.db.execute(PLANTED).await;
@@ -89,6 +90,13 @@ async fn a_request_that_fails_at_any_write_leaves_no_row() {
     });
     // Key, record, answer.
     assert_eq!(in_control.await, 3);
+    let owned = fail_each_write(&world, || {
+        let body = json!({"name": "Tea House", "slug": "tea", "owner_email": "owner@tea.example"});
+        let request = app.with_cookie(&operator, Method::POST, "/api/admin/tenants");
+        request.header("Idempotency-Key", "three").json(&body)
+    });
+    // Cell, directory, invitation, two records, the answer.
+    assert_eq!(owned.await, 6);
     let switch = fail_each_write(&world, || {
         let path = format!("/api/campaigns/{campaign}/cancel");
         app.with_key(&key, Method::POST, &path)
@@ -107,7 +115,8 @@ async fn a_request_that_fails_at_any_write_leaves_no_row() {
             1,
         ),
         ("SELECT count(*) FROM audit_log", 2),
-        ("SELECT count(*) FROM control.platform_audit", 1),
+        ("SELECT count(*) FROM control.platform_audit", 3),
+        ("SELECT count(*) FROM control.invitations", 1),
     ] {
         assert_eq!(world.number(rows).await, count, "{rows}");
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engageninja::api::front::Front;
 use engageninja::delivery::tenants::follow_directory;
 use engageninja::domain::actor::Role;
 use engageninja::domain::counts::CountWord;
@@ -240,6 +241,63 @@ async fn an_operator_makes_tenants_and_a_slug_is_given_once() {
         .problem(404, "not-found");
 }
 
+#[tokio::test]
+async fn the_owner_of_a_new_tenant_comes_in_by_the_link_in_the_answer() {
+    let front = Front {
+        public_url: Some("https://engage.example".parse().unwrap()),
+        ..Front::default()
+    };
+    let app = App::behind(front).await;
+    let office = app.tenant("office").await;
+    let operator = app.operator(&office).await;
+    let make = async |path: &str, slug: &str, email: &str| {
+        let body = json!({"name": "Tea House", "slug": slug, "owner_email": email});
+        let request = app
+            .request(Method::POST, &format!("/api/admin/{path}"))
+            .header("cookie", &operator)
+            .header("origin", "https://engage.example")
+            .header("idempotency-key", slug);
+        answer(request.json(&body)).await
+    };
+    let refused = make("tenants", "tea", "nobody").await;
+    let problem = refused.problem(422, "invalid-body");
+    assert_eq!(problem["errors"][0]["field"], "owner_email");
+    let tenants = "SELECT count(*) FROM control.tenant_directory";
+    assert_eq!(app.db().number(tenants).await, 1);
+
+    for path in ["tenants", "demo-tenants"] {
+        let made = make(path, path, "Owner@Tea.example").await;
+        let again = make(path, path, "Owner@Tea.example").await;
+        assert_eq!(again.text, made.text, "the repeat gets the token, too");
+        let made = made.ok(201);
+        assert_eq!(made["slug"], path);
+        let invitation = &made["owner_invitation"];
+        let token = invitation["token"].as_str().unwrap();
+        let link = format!("https://engage.example/invitation/{token}");
+        assert_eq!(invitation["link"], link);
+        assert_eq!(invitation["invitation"]["email"], "owner@tea.example");
+
+        let acceptance = json!({"token": token, "password": "correct horse battery staple"});
+        let accept = app.request(Method::POST, "/api/invitations/accept");
+        let accepted = answer(accept.json(&acceptance)).await.ok(200);
+        assert_eq!(accepted["role"], "owner");
+        assert_eq!(accepted["tenant_id"], made["id"]);
+        let shown = format!("/api/admin/tenants/{}", made["id"].as_str().unwrap());
+        let shown = answer(app.with_cookie(&operator, Method::GET, &shown)).await;
+        assert!(shown.ok(200).get("owner_invitation").is_none());
+        let record = app
+            .db()
+            .text("SELECT string_agg(detail::text, ' ') FROM control.platform_audit")
+            .await;
+        assert!(!record.contains(token) && !record.contains("tea.example"));
+    }
+    let recorded = "SELECT string_agg(action, ' ' ORDER BY id) FROM control.platform_audit WHERE action LIKE 'create%'";
+    assert_eq!(
+        app.db().text(recorded).await,
+        "create_invitation create_tenant create_invitation create_demo_tenant"
+    );
+}
+
 /// Everything a tenant has in the cell, but itself.
 async fn rows_of(db: &TestDb, tenant: &Tenant) -> i64 {
     let tables = "SELECT string_agg(format('SELECT count(*) FROM cell.%I WHERE tenant_id = ''{}''', relname), ' UNION ALL ')
@@ -283,11 +341,18 @@ async fn a_demo_tenant_is_emptied_and_removed_and_nobody_elses_rows_go() {
         world.db.number(clearing).await == 0 && world.db.text(&status).await == "active"
     })
     .await;
-    // The senders and the audit are left; the key opens what is empty.
-    let contacts = app.get(&key, "/api/contacts").await.ok(200);
-    assert_eq!(contacts["items"], json!([]));
-    let left = world.db.number("SELECT count(*) FROM cell.messages").await;
-    assert_eq!(left, 0);
+    // The senders and the audit are left; the key opens what a new one has, which can be shown at once.
+    let left = "SELECT (SELECT count(*) FROM cell.messages) + (SELECT count(*) FROM cell.contacts WHERE last_name IS NULL)";
+    assert_eq!(world.db.number(left).await, 0);
+    let campaigns = app.get(&key, "/api/campaigns").await.ok(200);
+    let anew = campaigns["items"][0]["id"].as_str().unwrap();
+    let send = format!("/api/campaigns/{anew}/send");
+    app.post(&key, &send, &json!({})).await.ok(202);
+    world.completed(anew.parse().unwrap()).await;
+    let sent = world.counts(anew.parse().unwrap()).await;
+    assert_eq!(sent.get(CountWord::Audience), 500, "{sent:?}");
+    let templates = app.get(&key, "/api/templates").await.ok(200);
+    assert_eq!(templates["items"].as_array().unwrap().len(), 3);
 
     let removed = admin(&app, &operator, Method::DELETE, &path, None).await;
     assert_eq!(removed.ok(202)["status"], "closed");

@@ -13,6 +13,9 @@ use crate::store::{ControlTx, StoreError, StoreResult};
 /// The one cell of today's installations.
 pub const DEFAULT_CELL: &str = "default";
 
+/// The version of a tenant that was just made.
+pub const FIRST_VERSION: i64 = 1;
+
 /// A tenant as the directory knows it.
 #[derive(Debug, Clone)]
 pub struct NewTenant<'a> {

@@ -188,9 +188,13 @@ pub const ROOMS: &[Room] = &[
             // Start and pause are the same for every door; pausing waits for the begins under way.
             "delivery::campaigns",
             "delivery::contacts",
+            // What a demo tenant begins with, when it is made here.
+            "delivery::demo_seed",
             "delivery::imports",
             // A sender is retired as a campaign is paused.
             "delivery::senders",
+            // Members and those who run the platform invite alike.
+            "delivery::invitations",
             "delivery::single",
             // The cell's row of a tenant follows the directory, whoever changed that.
             "delivery::tenants",
