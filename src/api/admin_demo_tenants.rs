@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::admin_tenants::{AdminTenantView, CreatedTenant, Making, no_such_tenant, view};
-use super::body::Body;
+use super::body::{Body, named};
 use super::change::{Facts, Once, Owner};
 use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{Accepted, Created};
@@ -60,7 +60,7 @@ impl AdminDemoTenants {
     ) -> ApiResult<Created<CreatedTenant>> {
         let new = NewTenant {
             id: TenantId(Uuid::now_v7()),
-            name: body.0.name.trim(),
+            name: named(&body.0.name)?,
             slug: &body.0.slug,
             is_demo: true,
             beginning: Beginning {

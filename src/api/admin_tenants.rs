@@ -8,11 +8,11 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Tag;
-use super::body::Body;
+use super::body::{Body, named};
 use super::change::{Change, Facts, Once, Owner, Turn};
 use super::invitations::{CreatedInvitation, read_email};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::Created;
 use super::state::ApiState;
 use super::tenant::{follow, read_country, read_timezone};
@@ -110,7 +110,7 @@ impl AdminTenants {
         let beginning = wanted.beginning()?;
         let new = NewTenant {
             id: TenantId(Uuid::now_v7()),
-            name: wanted.name.trim(),
+            name: named(&wanted.name)?,
             slug: &wanted.slug,
             is_demo: false,
             beginning,
@@ -242,7 +242,7 @@ impl Making<'_> {
         once: Once,
     ) -> ApiResult<Created<CreatedTenant>> {
         let new = &self.new;
-        check_names(new)?;
+        check_slug(new.slug)?;
         let email = self.owner_email.map(|text| read_email("owner_email", text));
         let email = email.transpose()?;
         let owner = Owner::operator(operator, None);
@@ -298,25 +298,14 @@ fn slug_taken(error: StoreError) -> ApiError {
     }
 }
 
-fn check_names(new: &NewTenant<'_>) -> ApiResult<()> {
-    let (field, message) = if new.name.is_empty() {
-        ("name", "must not be empty")
-    } else if !is_slug(new.slug) {
-        (
-            "slug",
-            "must have small letters, digits and hyphens, and begin with no hyphen",
-        )
-    } else {
+fn check_slug(slug: &str) -> ApiResult<()> {
+    if is_slug(slug) {
         return Ok(());
-    };
-    Err(ApiError::new(
-        ProblemType::InvalidBody,
-        format!("The field '{field}' {message}."),
-    )
-    .with_errors(vec![FieldError {
-        field: field.to_owned(),
-        message: message.to_owned(),
-    }]))
+    }
+    Err(ApiError::invalid_field(
+        "slug",
+        "must have small letters, digits and hyphens, and begin with no hyphen",
+    ))
 }
 
 /// A change of a tenant's status.

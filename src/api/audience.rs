@@ -60,14 +60,7 @@ impl AudienceView {
             (AudienceKind::Lists, None, None) => ("list_ids", "is missing"),
         };
         let field = format!("audience.{field}");
-        Err(ApiError::new(
-            ProblemType::InvalidBody,
-            format!("The field '{field}' {message}."),
-        )
-        .with_errors(vec![FieldError {
-            field,
-            message: message.to_owned(),
-        }]))
+        Err(ApiError::invalid_field(&field, message))
     }
 }
 

@@ -23,41 +23,68 @@ pub const COOKIE: &str = "engageninja_session";
 const SESSION_SCHEME: &str = "session";
 const KEY_SCHEME: &str = "api_key";
 
-impl<'a> ApiExtractor<'a> for Actor {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+/// Makes a type one that a handler can ask for: who makes the request, by which of the document's schemes.
+macro_rules! by_schemes {
+    ($who:ty, $schemes:expr, $authenticate:ident) => {
+        impl<'a> ApiExtractor<'a> for $who {
+            const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
 
-    type ParamType = ();
-    type ParamRawType = ();
+            type ParamType = ();
+            type ParamRawType = ();
 
-    fn register(registry: &mut Registry) {
-        register_session(registry);
-        registry.create_security_scheme(
-            KEY_SCHEME,
-            MetaSecurityScheme {
-                ty: "http",
-                description: Some(
-                    "A key of the tenant, made at POST /keys: `Authorization: Bearer en_…`.",
-                ),
-                name: None,
-                key_in: None,
-                scheme: Some("bearer"),
-                bearer_format: None,
-                flows: None,
-                openid_connect_url: None,
-            },
-        );
+            fn register(registry: &mut Registry) {
+                for scheme in $schemes {
+                    registry.create_security_scheme(scheme, described(scheme));
+                }
+            }
+
+            fn security_schemes() -> Vec<&'static str> {
+                $schemes.to_vec()
+            }
+
+            async fn from_request(
+                request: &'a Request,
+                _body: &mut RequestBody,
+                _options: ExtractParamOptions<()>,
+            ) -> poem::Result<Self> {
+                Ok($authenticate(request).await?)
+            }
+        }
+    };
+}
+
+by_schemes!(Actor, [SESSION_SCHEME, KEY_SCHEME], authenticate);
+by_schemes!(Caller, [SESSION_SCHEME, KEY_SCHEME], authenticate_caller);
+by_schemes!(Person, [SESSION_SCHEME], authenticate_person);
+by_schemes!(Operator, [SESSION_SCHEME], authenticate_operator);
+
+/// What the document says of a scheme.
+fn described(scheme: &str) -> MetaSecurityScheme {
+    let nothing = MetaSecurityScheme {
+        ty: "apiKey",
+        description: None,
+        name: None,
+        key_in: None,
+        scheme: None,
+        bearer_format: None,
+        flows: None,
+        openid_connect_url: None,
+    };
+    if scheme == KEY_SCHEME {
+        return MetaSecurityScheme {
+            ty: "http",
+            description: Some(
+                "A key of the tenant, made at POST /keys: `Authorization: Bearer en_…`.",
+            ),
+            scheme: Some("bearer"),
+            ..nothing
+        };
     }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![SESSION_SCHEME, KEY_SCHEME]
-    }
-
-    async fn from_request(
-        request: &'a Request,
-        _body: &mut RequestBody,
-        _options: ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        Ok(authenticate(request).await?)
+    MetaSecurityScheme {
+        description: Some("The cookie that POST /sessions sets, for browsers."),
+        name: Some(COOKIE),
+        key_in: Some("cookie"),
+        ..nothing
     }
 }
 
@@ -77,29 +104,6 @@ impl Person {
     }
 }
 
-impl<'a> ApiExtractor<'a> for Person {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
-
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        register_session(registry);
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![SESSION_SCHEME]
-    }
-
-    async fn from_request(
-        request: &'a Request,
-        _body: &mut RequestBody,
-        _options: ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        Ok(authenticate_person(request).await?)
-    }
-}
-
 /// Somebody who is signed in, or a tenant's program: for saying who one is.
 #[derive(Debug)]
 pub enum Caller {
@@ -109,53 +113,11 @@ pub enum Caller {
     Program(Actor),
 }
 
-impl<'a> ApiExtractor<'a> for Caller {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
-
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        <Actor as ApiExtractor>::register(registry);
+async fn authenticate_caller(request: &Request) -> ApiResult<Caller> {
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        return Ok(Caller::Program(authenticate(request).await?));
     }
-
-    fn security_schemes() -> Vec<&'static str> {
-        <Actor as ApiExtractor>::security_schemes()
-    }
-
-    async fn from_request(
-        request: &'a Request,
-        _body: &mut RequestBody,
-        _options: ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        if request.headers().contains_key(header::AUTHORIZATION) {
-            return Ok(Self::Program(authenticate(request).await?));
-        }
-        Ok(Self::Person(authenticate_person(request).await?))
-    }
-}
-
-impl<'a> ApiExtractor<'a> for Operator {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
-
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        register_session(registry);
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![SESSION_SCHEME]
-    }
-
-    async fn from_request(
-        request: &'a Request,
-        _body: &mut RequestBody,
-        _options: ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        Ok(authenticate_operator(request).await?)
-    }
+    Ok(Caller::Person(authenticate_person(request).await?))
 }
 
 async fn authenticate_operator(request: &Request) -> ApiResult<Operator> {
@@ -169,22 +131,6 @@ async fn authenticate_operator(request: &Request) -> ApiResult<Operator> {
     Ok(Operator {
         user_id: person.user_id(),
     })
-}
-
-fn register_session(registry: &mut Registry) {
-    registry.create_security_scheme(
-        SESSION_SCHEME,
-        MetaSecurityScheme {
-            ty: "apiKey",
-            description: Some("The cookie that POST /sessions sets, for browsers."),
-            name: Some(COOKIE),
-            key_in: Some("cookie"),
-            scheme: None,
-            bearer_format: None,
-            flows: None,
-            openid_connect_url: None,
-        },
-    );
 }
 
 async fn authenticate(request: &Request) -> ApiResult<Actor> {

@@ -8,7 +8,7 @@ use poem_openapi::types::{ParseFromJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::{Map, Value};
 
-use super::problem::{ApiError, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
 
 /// The parsed JSON body of a request.
 #[derive(Debug)]
@@ -43,16 +43,40 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for Body<T> {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        match request.content_type() {
-            Some(content_type) if Json::<T>::check_content_type(content_type) => {}
-            Some(content_type) => {
-                let content_type = content_type.to_owned();
-                return Err(ContentTypeError::NotSupported { content_type }.into());
-            }
-            None => return Err(ContentTypeError::ExpectContentType.into()),
-        }
+        require_content_type(request, Json::<T>::check_content_type)?;
         let bytes = <Vec<u8> as FromRequest>::from_request(request, body).await?;
         Ok(Self(parse(&bytes)?))
+    }
+}
+
+/// Goes on only when the body is of a kind that the operation takes.
+pub fn require_content_type(
+    request: &Request,
+    is_taken: impl FnOnce(&str) -> bool,
+) -> Result<(), ContentTypeError> {
+    match request.content_type() {
+        Some(content_type) if is_taken(content_type) => Ok(()),
+        Some(content_type) => Err(ContentTypeError::NotSupported {
+            content_type: content_type.to_owned(),
+        }),
+        None => Err(ContentTypeError::ExpectContentType),
+    }
+}
+
+/// Whether a `Content-Type` is this media type, whatever parameters follow.
+pub fn is_media_type(content_type: &str, media_type: &str) -> bool {
+    let named = content_type.split(';').next().unwrap_or_default();
+    named.trim().eq_ignore_ascii_case(media_type)
+}
+
+/// A name in a body, without the blanks around it.
+///
+/// # Errors
+/// 422 when there is nothing else.
+pub fn named(text: &str) -> ApiResult<&str> {
+    match text.trim() {
+        "" => Err(ApiError::invalid_field("name", "must not be empty")),
+        name => Ok(name),
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::audience::{AudienceView, require_audience};
-use super::body::Body;
+use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
 use super::events::{CampaignStream, stream_campaign};
 use super::page::{Page, PageRequest};
@@ -111,6 +111,7 @@ impl Campaigns {
         body: Body<NewCampaign>,
     ) -> ApiResult<Created<CampaignView>> {
         actor.require(Permission::WriteCampaigns)?;
+        named(&body.0.name)?;
         let audience = body.0.audience.parse()?;
         let mut change = match once.in_cell(&self.state, &actor).await? {
             Turn::First(change) => change,
@@ -189,6 +190,7 @@ impl Campaigns {
         body: Body<CampaignChange>,
     ) -> ApiResult<Json<CampaignView>> {
         actor.require(Permission::WriteCampaigns)?;
+        let name = body.0.name.as_deref().map(named).transpose()?;
         let audience = body
             .0
             .audience
@@ -208,7 +210,7 @@ impl Campaigns {
             None => None,
         };
         let edit = CampaignEdit {
-            name: body.0.name.map(|name| name.trim().to_owned()),
+            name: name.map(str::to_owned),
             content: content.map(|template| (template.version.id, template.channel)),
             audience,
             sender_id: body.0.sender_id,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use secrecy::SecretString;
 
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::crypto::password::PASSWORD_CHARS_MIN;
 use crate::domain::actor::normalized_login;
@@ -67,14 +67,7 @@ pub async fn prove(
 pub async fn hash_new(state: &ApiState, field: &str, password: &str) -> ApiResult<String> {
     if password.chars().count() < PASSWORD_CHARS_MIN {
         let wanted = format!("must have at least {PASSWORD_CHARS_MIN} characters");
-        return Err(ApiError::new(
-            ProblemType::InvalidBody,
-            format!("The field '{field}' {wanted}."),
-        )
-        .with_errors(vec![FieldError {
-            field: field.to_owned(),
-            message: wanted,
-        }]));
+        return Err(ApiError::invalid_field(field, &wanted));
     }
     state.passwords.hash(SecretString::from(password)).await
 }

@@ -2,12 +2,13 @@
 
 use poem::http::{HeaderValue, header};
 use poem::{Body, FromRequest, IntoResponse, Request, RequestBody, Response};
-use poem_openapi::error::ContentTypeError;
 use poem_openapi::payload::Payload;
 use poem_openapi::registry::{
     MetaMediaType, MetaRequest, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions};
+
+use super::body::{is_media_type, require_content_type};
 
 const MEDIA_TYPE: &str = "text/csv";
 
@@ -57,14 +58,7 @@ impl<'a> ApiExtractor<'a> for CsvBody {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let Some(content_type) = request.content_type() else {
-            return Err(ContentTypeError::ExpectContentType.into());
-        };
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case(MEDIA_TYPE) {
-            let content_type = content_type.to_owned();
-            return Err(ContentTypeError::NotSupported { content_type }.into());
-        }
+        require_content_type(request, |it| is_media_type(it, MEDIA_TYPE))?;
         Ok(Self(
             <Body as FromRequest>::from_request(request, body).await?,
         ))

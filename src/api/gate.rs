@@ -22,7 +22,7 @@ use crate::telemetry::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What is read and thrown away above the limit, so that the client is still there to read the refusal.
-const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Operations that read their body piece by piece and keep their own limit.
 const STREAMED: &[(Method, &str)] = &[(Method::POST, "/api/contacts/imports")];

@@ -16,7 +16,7 @@ use super::change::{Facts, Once, Owner, Turn};
 use super::credentials::{hash_new, prove};
 use super::front::Front;
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{Created, Done};
 use super::state::ApiState;
 use crate::crypto::password::token_hash;
@@ -406,16 +406,8 @@ fn already_member() -> ApiError {
 
 /// The address in a field of the body.
 pub(super) fn read_email(field: &str, text: &str) -> ApiResult<EmailAddress> {
-    EmailAddress::read(text).map_err(|refusal| {
-        ApiError::new(
-            ProblemType::InvalidBody,
-            format!("The field '{field}' is no address: {refusal}."),
-        )
-        .with_errors(vec![FieldError {
-            field: field.to_owned(),
-            message: refusal.to_string(),
-        }])
-    })
+    EmailAddress::read(text)
+        .map_err(|refusal| ApiError::invalid_field(field, &format!("is no address: {refusal}")))
 }
 
 impl CreatedInvitation {

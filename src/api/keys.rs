@@ -7,7 +7,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 use uuid::Uuid;
 
 use super::Tag;
-use super::body::Body;
+use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
@@ -104,7 +104,7 @@ impl Keys {
         let key = NewApiKey {
             tenant_id: actor.tenant_id,
             id: ApiKeyId(Uuid::now_v7()),
-            name: body.0.name.trim(),
+            name: named(&body.0.name)?,
             prefix: secret.prefix(),
             key_hash: &secret.hash(),
             role: body.0.role.into(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Tag;
-use super::body::Body;
+use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
 use super::contacts::ContactView;
 use super::page::{Page, PageRequest};
@@ -82,13 +82,13 @@ impl Lists {
         body: Body<ListName>,
     ) -> ApiResult<Created<ListView>> {
         actor.require(Permission::WriteContacts)?;
-        let name = body.0.checked()?;
+        let name = named(&body.0.name)?;
         let mut change = match once.in_cell(&self.state, &actor).await? {
             Turn::First(change) => change,
             Turn::Repeat(answer) => return Ok(answer),
         };
         let id = ListId(Uuid::now_v7());
-        lists::insert_list(change.tx(), actor.tenant_id, id, &name).await?;
+        lists::insert_list(change.tx(), actor.tenant_id, id, name).await?;
         let list = lists::load_list(change.tx(), actor.tenant_id, id).await?;
         let view = ListView::from(list);
         let entry = AuditEntry::new("create_list", "list", &id).after(view.as_json());
@@ -149,10 +149,10 @@ impl Lists {
         body: Body<ListName>,
     ) -> ApiResult<Json<ListView>> {
         actor.require(Permission::WriteContacts)?;
-        let name = body.0.checked()?;
+        let name = named(&body.0.name)?;
         let mut change = facts.in_cell(&self.state, &actor).await?;
         let before = lists::load_for_update(change.tx(), actor.tenant_id, list_id.0).await?;
-        lists::save_name(change.tx(), actor.tenant_id, list_id.0, &name).await?;
+        lists::save_name(change.tx(), actor.tenant_id, list_id.0, name).await?;
         let after = lists::load_list(change.tx(), actor.tenant_id, list_id.0).await?;
         let entry = AuditEntry::new("update_list", "list", &list_id.0)
             .before(json!({"name": before.name}))
@@ -281,24 +281,6 @@ impl Lists {
     /// On the state of this process.
     pub fn new(state: ApiState) -> Self {
         Self { state }
-    }
-}
-
-impl ListName {
-    /// The name without the space around it; a name of nothing else is none.
-    fn checked(&self) -> ApiResult<String> {
-        let name = self.name.trim();
-        if !name.is_empty() {
-            return Ok(name.to_owned());
-        }
-        Err(ApiError::new(
-            ProblemType::InvalidBody,
-            "The field 'name' must not be empty.",
-        )
-        .with_errors(vec![FieldError {
-            field: "name".to_owned(),
-            message: "must not be empty".to_owned(),
-        }]))
     }
 }
 

@@ -272,6 +272,18 @@ impl ApiError {
         )
     }
 
+    /// A field of the body is not what it has to be; `message` goes on behind its name, as "must not be empty" does.
+    pub fn invalid_field(field: &str, message: &str) -> Self {
+        Self::new(
+            ProblemType::InvalidBody,
+            format!("The field '{field}' {message}."),
+        )
+        .with_errors(vec![FieldError {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        }])
+    }
+
     /// Somebody else's thing and one that never was get the same answer.
     pub fn not_found(what: &str) -> Self {
         Self::new(

@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub use self::versions::TemplateVersions;
 use self::versions::{TemplateVersionView, add_version, compiled};
 use super::Tag;
-use super::body::Body;
+use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
 use super::preview::{Preview, PreviewRequest, preview};
@@ -100,7 +100,7 @@ impl Templates {
             Turn::Repeat(answer) => return Ok(answer),
         };
         let tx = change.tx();
-        templates::insert_template(tx, actor.tenant_id, id, &name, new.channel).await?;
+        templates::insert_template(tx, actor.tenant_id, id, name, new.channel).await?;
         let view = add_version(tx, &actor, id, &version).await?;
         let entry = AuditEntry::new("create_template", "template", &id).after(view.as_json());
         change.commit(entry, Created(view)).await
@@ -168,7 +168,7 @@ impl Templates {
         body: Body<TemplateChange>,
     ) -> ApiResult<Json<TemplateView>> {
         actor.require(Permission::WriteTemplates)?;
-        let name = named(&body.0.name)?;
+        let name = named(&body.0.name)?.to_owned();
         let change = |template| Template { name, ..template };
         self.change(&actor, facts, "update_template", template_id.0, change)
             .await
@@ -275,23 +275,6 @@ impl Templates {
         change.finish(entry).await?;
         Ok(Json(after.into()))
     }
-}
-
-/// A name without the blanks around it.
-fn named(name: &str) -> ApiResult<String> {
-    let name = name.trim();
-    if name.is_empty() {
-        let errors = vec![FieldError {
-            field: "name".to_owned(),
-            message: "must not be blank".to_owned(),
-        }];
-        return Err(ApiError::new(
-            ProblemType::InvalidBody,
-            "The field 'name' must not be blank.",
-        )
-        .with_errors(errors));
-    }
-    Ok(name.to_owned())
 }
 
 impl From<ContentRefusal> for ApiError {

@@ -6,9 +6,9 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::Tag;
-use super::body::Body;
+use super::body::{Body, named};
 use super::change::{Facts, Owner};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult};
 use super::state::ApiState;
 use crate::delivery::tenants::follow_directory;
 use crate::domain::actor::{Actor, Permission};
@@ -189,18 +189,16 @@ impl Changed {
 
 impl TenantChange {
     fn trimmed_name(&self) -> ApiResult<Option<&str>> {
-        match self.name.as_deref().map(str::trim) {
-            Some("") => Err(wrong("name", "must not be empty")),
-            name => Ok(name),
-        }
+        self.name.as_deref().map(named).transpose()
     }
 
     fn checked(&self) -> ApiResult<Changed> {
         let timezone = self.timezone.as_deref().map(read_timezone).transpose()?;
         let country = self.default_country.as_deref().map(read_country);
         let window = self.sending_window.as_ref().map(|window| {
-            SendingWindow::read(&window.start, &window.end)
-                .map_err(|refusal| wrong("sending_window", &refusal.to_string()))
+            SendingWindow::read(&window.start, &window.end).map_err(|refusal| {
+                ApiError::invalid_field("sending_window", &format!("cannot be used: {refusal}"))
+            })
         });
         Ok(Changed {
             timezone,
@@ -215,29 +213,18 @@ impl TenantChange {
 pub fn read_timezone(text: &str) -> ApiResult<String> {
     let zone: Result<Tz, _> = text.parse();
     zone.map(|zone| zone.name().to_owned())
-        .map_err(|_| wrong("timezone", "must be a zone such as Europe/Paris"))
+        .map_err(|_| ApiError::invalid_field("timezone", "must be a zone such as Europe/Paris"))
 }
 
 /// A country, as it is stored.
 pub fn read_country(text: &str) -> ApiResult<String> {
     let country: Result<Country, _> = text.parse();
     country.map(|country| country.to_string()).map_err(|_| {
-        wrong(
+        ApiError::invalid_field(
             "default_country",
             "must be a country's two letters such as US",
         )
     })
-}
-
-fn wrong(field: &str, message: &str) -> ApiError {
-    ApiError::new(
-        ProblemType::InvalidBody,
-        format!("The field '{field}' is not valid: {message}."),
-    )
-    .with_errors(vec![FieldError {
-        field: field.to_owned(),
-        message: message.to_owned(),
-    }])
 }
 
 fn settings(entry: DirectoryEntry, row: TenantRow) -> Result<TenantSettings, StoreError> {

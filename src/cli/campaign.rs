@@ -131,7 +131,7 @@ impl Send {
             body: &self.template,
             html: None,
         };
-        let content = Content::compile(self.channel, source)?;
+        let texts = Content::compile(self.channel, source)?;
         let import = upload(installation, tenant_id, &self.csv).await?;
         let consent = self.consent(installation.db.clock().now());
         let choices = Choices {
@@ -162,7 +162,7 @@ impl Send {
                 subject: self.subject.clone(),
                 body: self.template.clone(),
                 html: None,
-                variables: content.variables(),
+                variables: texts.variables(),
                 created_by: None,
             };
             insert_version(&mut tx, tenant_id, template_id, &version).await?;

@@ -113,8 +113,7 @@ impl Up {
         } else {
             let credentials = ensure_demo(&installation, &data_dir, &api_url).await?;
             steps.done(&format!(
-                "demo tenant «{DEMO_NAME}»: {} contacts, messages are simulated",
-                CONTACTS
+                "demo tenant «{DEMO_NAME}»: {CONTACTS} contacts, messages are simulated"
             ));
             Some(credentials)
         };

@@ -64,7 +64,7 @@ async fn expand(order: &ExpandCampaign, context: &JobContext, run: Run) -> Store
 struct Plan {
     campaign: Campaign,
     sender: Sender,
-    content: Content,
+    texts: Content,
 }
 
 /// Freezes the audience unless that has been done; none when there is nothing to expand.
@@ -93,12 +93,12 @@ async fn prepare(order: &ExpandCampaign, context: &JobContext) -> StoreResult<Op
     let version = templates::load_version(tx.conn(), tenant_id, content_id).await?;
     tx.commit().await?;
     // Compiled once for all.
-    let content = Content::compile(version.channel, version.source())
+    let texts = Content::compile(version.channel, version.source())
         .map_err(|refusal| StoreError::Unreadable(refusal.to_string()))?;
     Ok(Some(Plan {
         campaign,
         sender,
-        content,
+        texts,
     }))
 }
 
@@ -185,7 +185,7 @@ fn compose(plan: &Plan, mac_key: &MacKey, member: &Member) -> Result<NewMessage,
     let recipient = member.recipient.as_ref().ok_or("no_address")?;
     let address = recipient.address(channel).ok_or("no_address")?;
     let texts = plan
-        .content
+        .texts
         .render(&recipient.facts())
         .map_err(|_| "invalid")?;
     let cost = texts.cost(channel).map_err(|_| "invalid")?;

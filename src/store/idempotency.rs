@@ -1,7 +1,7 @@
 //! Answers kept for whoever asks the same again, in the cell.
 
 use serde_json::Value;
-use sqlx::{query, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 
 use super::{StoreResult, TenantTx};
 use crate::domain::ids::TenantId;
@@ -26,20 +26,30 @@ pub struct Kept {
     pub answer: Value,
 }
 
-/// Takes the key for the length of the transaction, and says what it stands for.
-pub async fn claim_key(tx: &mut TenantTx, tenant_id: TenantId, key: &str) -> StoreResult<Claim> {
+/// Takes the lock of an owner's key for the length of the transaction; false while somebody else has it. What is kept is
+/// read by a statement of its own afterwards, which sees what was committed before the lock was given back.
+pub(super) async fn take_lock(
+    conn: &mut PgConnection,
+    owner: &str,
+    key: &str,
+) -> StoreResult<bool> {
     let is_ours = query_scalar!(
         r#"SELECT pg_try_advisory_xact_lock(idempotency_lock_key($1, $2)) AS "is_ours!""#,
-        tenant_id.to_string(),
+        owner,
         key,
     )
-    .fetch_one(tx.conn())
+    .fetch_one(conn)
     .await?;
-    if !is_ours {
+    Ok(is_ours)
+}
+
+/// Takes the key for the length of the transaction, and says what it stands for.
+pub async fn claim_key(tx: &mut TenantTx, tenant_id: TenantId, key: &str) -> StoreResult<Claim> {
+    if !take_lock(tx.conn(), &tenant_id.to_string(), key).await? {
         return Ok(Claim::Busy);
     }
-    // A statement of its own: it sees what was committed before the lock was given back.
-    let row = query!(
+    let kept = query_as!(
+        Kept,
         r#"
         SELECT request_hash, answer AS "answer!"
         FROM idempotency_keys
@@ -50,12 +60,7 @@ pub async fn claim_key(tx: &mut TenantTx, tenant_id: TenantId, key: &str) -> Sto
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map_or(Claim::Free, |row| {
-        Claim::Kept(Kept {
-            request_hash: row.request_hash,
-            answer: row.answer,
-        })
-    }))
+    Ok(kept.map_or(Claim::Free, Claim::Kept))
 }
 
 /// Keeps an answer under a key that was claimed as free.

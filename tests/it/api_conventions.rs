@@ -272,3 +272,29 @@ async fn the_admin_address_has_health_and_metrics_and_nothing_else() {
     get("/api/keys").await.problem(404, "unknown-address");
     stop.cancel();
 }
+
+#[tokio::test]
+async fn a_name_of_blanks_is_none_wherever_something_is_named() {
+    let app = App::start().await;
+    let tenant = app.tenant("dojo").await;
+    let key = app.key(&tenant, Role::Admin).await;
+    let audience = json!({"kind": "everybody"});
+    let template = json!({"name": "Sale", "channel": "sms", "body": "Hello"});
+    let made = app.post(&key, "/api/templates", &template).await.ok(201);
+    let campaign = json!({"name": "  ", "template_id": made["id"], "audience": audience});
+    let cases = [
+        ("/api/lists", json!({"name": "  "})),
+        ("/api/keys", json!({"name": "  ", "role": "viewer"})),
+        (
+            "/api/templates",
+            json!({"name": "  ", "channel": "sms", "body": "x"}),
+        ),
+        ("/api/campaigns", campaign),
+    ];
+    for (path, body) in cases {
+        let refused = app.post(&key, path, &body).await;
+        let problem = refused.problem(422, "invalid-body");
+        assert_eq!(problem["detail"], "The field 'name' must not be empty.");
+        assert_eq!(problem["errors"][0]["field"], "name", "{path}");
+    }
+}

@@ -183,11 +183,11 @@ async fn every_tool_answers_in_json() {
         .json("tenant create", &["Tea House", "--country", "GB"])
         .await;
     assert_eq!(real["slug"], "tea-house");
-    let owned = ["Coffee House", "--owner-email", "Cleo@example.com"];
-    let owned = operator.json("tenant create", &owned).await;
-    let token = owned["owner_invitation"]["token"].as_str().unwrap();
+    let args = ["Coffee House", "--owner-email", "Cleo@example.com"];
+    let invited = operator.json("tenant create", &args).await;
+    let secret = invited["owner_invitation"]["token"].as_str().unwrap();
     let mut tx = operator.db.db().control_system().begin().await.unwrap();
-    let kept = find_by_token(&mut tx, &token_hash(token)).await.unwrap();
+    let kept = find_by_token(&mut tx, &token_hash(secret)).await.unwrap();
     let kept = kept.unwrap();
     assert_eq!(kept.tenant_slug, "coffee-house");
     assert_eq!(

@@ -36,6 +36,7 @@ async fn swallow_answers(server: &str) -> String {
 /// A request that makes something, and the rows that say how often it was made.
 struct Making {
     path: String,
+    /// JSON, or a file.
     body: Value,
     made: &'static str,
 }
@@ -69,17 +70,28 @@ impl Desk {
 
     async fn send(&self, url: &str, making: &Making, once: &str) -> reqwest::Result<Response> {
         let request = self.client.post(format!("{url}{}", making.path));
-        let request = request.bearer_auth(&self.key).json(&making.body);
+        let request = request.bearer_auth(&self.key);
+        let request = match &making.body {
+            Value::String(file) => request
+                .header("content-type", "text/csv")
+                .body(file.clone()),
+            body => request.json(body),
+        };
         request.header("Idempotency-Key", once).send().await
     }
 
-    async fn makings(&self) -> [Making; 3] {
+    async fn makings(&self) -> [Making; 4] {
         let campaign = self.world.draft("Hello {{ first_name }}").await;
         [
             Making {
                 path: "/api/templates".to_owned(),
                 body: json!({"name": "Spring", "channel": "sms", "body": "Hello"}),
                 made: "SELECT count(*) FROM templates t JOIN audit_log a ON a.target_id = t.id::text",
+            },
+            Making {
+                path: "/api/contacts/imports".to_owned(),
+                body: json!("phone\n+12055550001\n"),
+                made: "SELECT count(*) FROM imports i JOIN audit_log a ON a.target_id = i.id::text",
             },
             Making {
                 path: "/api/keys".to_owned(),

@@ -262,8 +262,8 @@ async fn nothing_new_is_made_of_an_archived_template_and_what_was_made_goes_on()
     answer(change).await.problem(409, "template-archived");
 
     // It keeps its version, and goes out.
-    let send = format!("{made}/send");
-    let sent = app.post(&key, &send, &json!({})).await.ok(202);
+    let path_to_send = format!("{made}/send");
+    let sent = app.post(&key, &path_to_send, &json!({})).await.ok(202);
     assert_eq!(sent["template_version_id"], template["version"]["id"]);
     let unarchive = format!("{path}/unarchive");
     app.post(&key, &unarchive, &json!({})).await.ok(200);

@@ -250,7 +250,7 @@ async fn the_owner_of_a_new_tenant_comes_in_by_the_link_in_the_answer() {
     let app = App::behind(front).await;
     let office = app.tenant("office").await;
     let operator = app.operator(&office).await;
-    let make = async |path: &str, slug: &str, email: &str| {
+    let ask = async |path: &str, slug: &str, email: &str| {
         let body = json!({"name": "Tea House", "slug": slug, "owner_email": email});
         let request = app
             .request(Method::POST, &format!("/api/admin/{path}"))
@@ -259,15 +259,15 @@ async fn the_owner_of_a_new_tenant_comes_in_by_the_link_in_the_answer() {
             .header("idempotency-key", slug);
         answer(request.json(&body)).await
     };
-    let refused = make("tenants", "tea", "nobody").await;
+    let refused = ask("tenants", "tea", "nobody").await;
     let problem = refused.problem(422, "invalid-body");
     assert_eq!(problem["errors"][0]["field"], "owner_email");
     let tenants = "SELECT count(*) FROM control.tenant_directory";
     assert_eq!(app.db().number(tenants).await, 1);
 
     for path in ["tenants", "demo-tenants"] {
-        let made = make(path, path, "Owner@Tea.example").await;
-        let again = make(path, path, "Owner@Tea.example").await;
+        let made = ask(path, path, "Owner@Tea.example").await;
+        let again = ask(path, path, "Owner@Tea.example").await;
         assert_eq!(again.text, made.text, "the repeat gets the token, too");
         let made = made.ok(201);
         assert_eq!(made["slug"], path);
@@ -346,8 +346,8 @@ async fn a_demo_tenant_is_emptied_and_removed_and_nobody_elses_rows_go() {
     assert_eq!(world.db.number(left).await, 0);
     let campaigns = app.get(&key, "/api/campaigns").await.ok(200);
     let anew = campaigns["items"][0]["id"].as_str().unwrap();
-    let send = format!("/api/campaigns/{anew}/send");
-    app.post(&key, &send, &json!({})).await.ok(202);
+    let path_to_send = format!("/api/campaigns/{anew}/send");
+    app.post(&key, &path_to_send, &json!({})).await.ok(202);
     world.completed(anew.parse().unwrap()).await;
     let sent = world.counts(anew.parse().unwrap()).await;
     assert_eq!(sent.get(CountWord::Audience), 500, "{sent:?}");

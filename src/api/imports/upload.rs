@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::views::ImportView;
 use crate::api::change::{Change, Once, Turn};
+use crate::api::gate::DRAIN_BYTES_MAX;
 use crate::api::problem::{ApiError, ApiResult, ProblemType};
 use crate::api::reply::{AsJson, Created};
 use crate::api::state::ApiState;
@@ -14,9 +15,6 @@ use crate::delivery::imports::{Received, Upload};
 use crate::domain::actor::Actor;
 use crate::domain::audit::AuditEntry;
 use crate::store::tx::Tenant;
-
-/// What is read and thrown away above the limit, so that the client is still there to read the refusal.
-const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Makes a body an import, or leaves nothing of it.
 pub(super) async fn receive(

@@ -1,12 +1,12 @@
 //! A signed form: its fields as they came, and the signature over them and the address.
 
 use poem::{FromRequest, Request, RequestBody};
-use poem_openapi::error::ContentTypeError;
 use poem_openapi::registry::{
     MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, MetaSecurityScheme, Registry,
 };
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
+use crate::api::body::{is_media_type, require_content_type};
 use crate::api::problem::{ApiError, ProblemType};
 
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
@@ -98,14 +98,7 @@ impl<'a> ApiExtractor<'a> for FormBody {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let Some(content_type) = request.content_type() else {
-            return Err(ContentTypeError::ExpectContentType.into());
-        };
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case(MEDIA_TYPE) {
-            let content_type = content_type.to_owned();
-            return Err(ContentTypeError::NotSupported { content_type }.into());
-        }
+        require_content_type(request, |it| is_media_type(it, MEDIA_TYPE))?;
         let bytes = <Vec<u8> as FromRequest>::from_request(request, body).await?;
         Ok(Self(
             url::form_urlencoded::parse(&bytes).into_owned().collect(),

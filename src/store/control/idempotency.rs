@@ -1,25 +1,18 @@
 //! Answers kept for whoever asks the same again, in `control`. They are sealed by whoever keeps them.
 
 use serde_json::Value;
-use sqlx::{query, query_scalar};
+use sqlx::{query, query_as};
 
-use crate::store::idempotency::{Claim, Kept};
+use crate::store::idempotency::{Claim, Kept, take_lock};
 use crate::store::{ControlTx, StoreResult};
 
 /// Takes the key for the length of the transaction, and says what it stands for.
 pub async fn claim_key(tx: &mut ControlTx, actor: &str, key: &str) -> StoreResult<Claim> {
-    let is_ours = query_scalar!(
-        r#"SELECT pg_try_advisory_xact_lock(idempotency_lock_key($1, $2)) AS "is_ours!""#,
-        actor,
-        key,
-    )
-    .fetch_one(tx.conn())
-    .await?;
-    if !is_ours {
+    if !take_lock(tx.conn(), actor, key).await? {
         return Ok(Claim::Busy);
     }
-    // A statement of its own: it sees what was committed before the lock was given back.
-    let row = query!(
+    let kept = query_as!(
+        Kept,
         r#"
         SELECT request_hash, answer AS "answer!"
         FROM platform_idempotency_keys
@@ -30,12 +23,7 @@ pub async fn claim_key(tx: &mut ControlTx, actor: &str, key: &str) -> StoreResul
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map_or(Claim::Free, |row| {
-        Claim::Kept(Kept {
-            request_hash: row.request_hash,
-            answer: row.answer,
-        })
-    }))
+    Ok(kept.map_or(Claim::Free, Claim::Kept))
 }
 
 /// Keeps an answer under a key that was claimed as free.

@@ -290,3 +290,21 @@ async fn an_import_is_on_record_from_its_upload_to_its_end() {
         "create_import uploaded, start_import uploaded queued, cancel_import queued cancelled"
     );
 }
+
+#[tokio::test]
+async fn what_became_an_import_stays_when_its_commit_was_not_answered() {
+    let office = Office::open().await;
+    let (db, tenant_id) = (office.db(), office.tenant.id);
+    let mut upload = Upload::begin(db.clone(), tenant_id, "people.csv", None)
+        .await
+        .unwrap();
+    upload.write(b"phone\n2057481542\n").await.unwrap();
+    let received = upload.close().await.unwrap();
+    let mut tx = db.cell(tenant_id).begin().await.unwrap();
+    let import = received.keep(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+
+    received.abort().await;
+
+    assert_eq!(office.look(import.id).await["status"], "uploaded");
+}
