@@ -137,16 +137,31 @@ fn people(state: &ApiState) -> People {
     )
 }
 
-/// Every resource of the document; a tuple holds at most 16.
-pub type Resources = (
-    People,
-    contacts::Contacts,
-    lists::Lists,
+/// What is said, and to whom in campaigns.
+pub type CampaignResources = (
     templates::Templates,
     templates::TemplateVersions,
     campaigns::Campaigns,
     campaigns::switches::CampaignSwitches,
     campaigns::pace::CampaignPaces,
+);
+
+fn campaign_resources(state: &ApiState) -> CampaignResources {
+    (
+        templates::Templates::new(state.clone()),
+        templates::TemplateVersions::new(state.clone()),
+        campaigns::Campaigns::new(state.clone()),
+        campaigns::switches::CampaignSwitches::new(state.clone()),
+        campaigns::pace::CampaignPaces::new(state.clone()),
+    )
+}
+
+/// Every resource of the document; a tuple holds at most 16.
+pub type Resources = (
+    People,
+    contacts::Contacts,
+    lists::Lists,
+    CampaignResources,
     messages::Messages,
     suppressions::Suppressions,
     stats::Stats,
@@ -163,11 +178,7 @@ fn resources(state: &ApiState) -> Resources {
         people(state),
         contacts::Contacts::new(state.clone()),
         lists::Lists::new(state.clone()),
-        templates::Templates::new(state.clone()),
-        templates::TemplateVersions::new(state.clone()),
-        campaigns::Campaigns::new(state.clone()),
-        campaigns::switches::CampaignSwitches::new(state.clone()),
-        campaigns::pace::CampaignPaces::new(state.clone()),
+        campaign_resources(state),
         messages::Messages::new(state.clone()),
         suppressions::Suppressions::new(state.clone()),
         stats::Stats::new(state.clone()),
