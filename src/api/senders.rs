@@ -313,7 +313,7 @@ fn keeps_default() -> ApiError {
     )
 }
 
-fn with_field(problem: ProblemType, field: &str, refusal: impl ToString) -> ApiError {
+fn with_field(problem: ProblemType, field: &str, refusal: &(impl ToString + ?Sized)) -> ApiError {
     let refusal = refusal.to_string();
     ApiError::new(problem, format!("Nothing was changed: {refusal}.")).with_errors(vec![
         FieldError {
@@ -327,16 +327,16 @@ impl From<SenderError> for ApiError {
     fn from(error: SenderError) -> Self {
         match error {
             SenderError::Address(refusal) => {
-                with_field(ProblemType::InvalidAddress, "address", refusal)
+                with_field(ProblemType::InvalidAddress, "address", &refusal)
             }
             SenderError::Rate(refusal) => {
-                with_field(ProblemType::InvalidRate, "segments_per_sec", refusal)
+                with_field(ProblemType::InvalidRate, "segments_per_sec", &refusal)
             }
             SenderError::MessagingService => {
-                with_field(ProblemType::InvalidBody, "messaging_service_sid", error)
+                with_field(ProblemType::InvalidBody, "messaging_service_sid", &error)
             }
             SenderError::NoAccount { .. } => {
-                with_field(ProblemType::ChannelNotConnected, "channel", error)
+                with_field(ProblemType::ChannelNotConnected, "channel", &error)
             }
             SenderError::Retired(refusal) => Self::new(
                 ProblemType::SenderRetired,

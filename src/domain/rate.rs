@@ -178,6 +178,11 @@ fn account_per_sec(provider: Provider) -> Option<f64> {
     }
 }
 
+/// Whether two rates are not the same; one that was stored and read again is.
+pub fn is_another_rate(before_per_sec: f64, per_sec: f64) -> bool {
+    (before_per_sec - per_sec).abs() > f64::EPSILON * per_sec.abs()
+}
+
 /// A rule with what is left of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bucket {
@@ -227,7 +232,7 @@ impl Bucket {
     #[must_use]
     pub fn after_rate(mut self, before_per_sec: f64, now: DateTime<Utc>) -> Self {
         let ahead = self.tat.map_or(0.0, |tat| secs(tat - now));
-        if ahead > 0.0 && before_per_sec != self.rule.rate_per_sec {
+        if ahead > 0.0 && is_another_rate(before_per_sec, self.rule.rate_per_sec) {
             self.tat = Some(now + after(ahead * before_per_sec / self.rule.rate_per_sec));
         }
         self

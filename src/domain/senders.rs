@@ -98,7 +98,7 @@ impl SenderKind {
     /// # Errors
     /// [`RateRefusal`], with the bounds of this kind.
     pub fn check_rate(self, per_sec: f64) -> Result<(), RateRefusal> {
-        if !(per_sec >= RATE_MIN) {
+        if per_sec.is_nan() || per_sec < RATE_MIN {
             return Err(RateRefusal::NoRate);
         }
         let ceiling = self.ceiling_per_sec();

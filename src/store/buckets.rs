@@ -10,7 +10,7 @@ use super::release::SHARD;
 use super::{StoreResult, SystemTx};
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::rate::learned::{CallLimit, Learned};
-use crate::domain::rate::{Bucket, Calls, Rule};
+use crate::domain::rate::{Bucket, Calls, Rule, is_another_rate};
 
 /// A bucket as a tick finds it.
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ pub async fn read_buckets(
                 }),
             };
             let before_per_sec = row.and_then(|row| row.rate_per_sec).unwrap_or(rate_per_sec);
-            let has_changed = before_per_sec != rate_per_sec;
+            let has_changed = is_another_rate(before_per_sec, rate_per_sec);
             Loaded {
                 bucket: bucket.after_rate(before_per_sec, now),
                 has_changed,

@@ -131,7 +131,6 @@ async fn the_bench_says_what_it_measured() {
     let ended = run(program(&[
         "bench",
         "path",
-        "twilio",
         "webhooks",
         "--contacts",
         "300",
@@ -148,7 +147,6 @@ async fn the_bench_says_what_it_measured() {
     for (measure, figure) in [
         ("path", "import, rows/s"),
         ("path", "demo sends end to end, messages/s"),
-        ("twilio", "sends over HTTP, two callbacks each, messages/s"),
         ("webhooks", "callbacks stored, per second"),
     ] {
         let figures = said["measures"][measure].as_array().unwrap();

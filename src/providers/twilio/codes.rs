@@ -54,7 +54,7 @@ pub fn meaning(code: &str) -> Meaning {
         again,
     };
     match code {
-        "20429" => slow(
+        "20429" | "63017" => slow(
             BucketKind::Account,
             Signal::Throttled,
             Again::After(mins(5)),
@@ -101,11 +101,6 @@ pub fn meaning(code: &str) -> Meaning {
             None,
             "the number is no WhatsApp sender of this account; mend it there, then lift the halt",
             Again::ByHand,
-        ),
-        "63017" => slow(
-            BucketKind::Account,
-            Signal::Throttled,
-            Again::After(mins(5)),
         ),
         "63018" => slow(
             BucketKind::Sender,
