@@ -25,7 +25,7 @@ unit:
 	cargo test --no-fail-fast
 
 chaos: web/node_modules ## Kills, stops and restarts everything for CHAOS_SECS seconds [1800]; CHAOS_SEED repeats a run
-	cargo test --test it -- --ignored --nocapture the_same_for_long
+	cargo test --test it -- --ignored --nocapture chaos::
 
 prepare: web/node_modules ## Rewrites .sqlx after a change of a query or of the schema
 	cargo run --quiet --manifest-path tools/prepare/Cargo.toml --target-dir target

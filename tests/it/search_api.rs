@@ -132,10 +132,18 @@ async fn numbers_are_found_whole_or_begun_in_each_way_they_are_written() {
         "+1 305",
         "305 404 84",
     ] {
-        assert_eq!(shop.ids("contacts", q).await, [ann.clone()], "{q}");
+        assert_eq!(
+            shop.ids("contacts", q).await,
+            std::slice::from_ref(&ann),
+            "{q}"
+        );
     }
     for q in ["+49 151", "011 49 151", "4915123"] {
-        assert_eq!(shop.ids("contacts", q).await, [eva.clone()], "{q}");
+        assert_eq!(
+            shop.ids("contacts", q).await,
+            std::slice::from_ref(&eva),
+            "{q}"
+        );
     }
     for q in ["05404", "+1305405", "404", "305-404-8481"] {
         assert_eq!(shop.ids("contacts", q).await, Vec::<String>::new(), "{q}");
@@ -147,7 +155,11 @@ async fn numbers_are_found_whole_or_begun_in_each_way_they_are_written() {
         .await
         .ok(200);
     for q in ["0151 2345", "0151", "0049151", "01512 3456789"] {
-        assert_eq!(shop.ids("contacts", q).await, [eva.clone()], "{q}");
+        assert_eq!(
+            shop.ids("contacts", q).await,
+            std::slice::from_ref(&eva),
+            "{q}"
+        );
     }
     assert_eq!(shop.ids("contacts", "0305 404").await, Vec::<String>::new());
 }
@@ -161,7 +173,11 @@ async fn email_addresses_are_found_whole_or_begun() {
     shop.contact("Bob", "Lee", "+13054048481", "bob@harbor.example")
         .await;
     for q in ["ann.lee@harbor.example", "ANN.LEE@", "ann.l"] {
-        assert_eq!(shop.ids("contacts", q).await, [ann.clone()], "{q}");
+        assert_eq!(
+            shop.ids("contacts", q).await,
+            std::slice::from_ref(&ann),
+            "{q}"
+        );
     }
     assert_eq!(shop.ids("contacts", "harbor").await, Vec::<String>::new());
 }
@@ -239,7 +255,10 @@ async fn an_id_finds_what_has_it_and_a_providers_id_its_message() {
             assert_eq!(rows.as_array().unwrap().len(), wanted, "{name}: {found}");
         }
         assert_eq!(found[kind][0]["id"], *id);
-        assert_eq!(shop.ids(kind, &id.to_uppercase()).await, [id.clone()]);
+        assert_eq!(
+            shop.ids(kind, &id.to_uppercase()).await,
+            std::slice::from_ref(id)
+        );
     }
     let worker = world.worker().await;
     let mapped = "SELECT count(*) FROM message_provider_mappings";

@@ -100,13 +100,15 @@ impl TwilioWorld {
     }
 }
 
+/// A code, how many senders it halts, and whether a halt of so many seconds is right.
+type Case = (&'static str, usize, fn(i64) -> bool);
+
 /// Each kind of failure halts whom it condemns, for as long as it says, and nothing begins behind them meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_failures_halt_their_sender_or_all_of_their_account() {
     let ten_minutes = |secs: i64| (595..=600).contains(&secs);
     let until_lifted = |secs: i64| secs == -1;
     let hour = |secs: i64| (3595..=3600).contains(&secs);
-    type Case = (&'static str, usize, fn(i64) -> bool);
     let cases: [Case; 6] = [
         ("30001", 1, ten_minutes),
         ("30034", 1, until_lifted),
