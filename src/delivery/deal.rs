@@ -45,6 +45,8 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 pub(super) struct Dealer {
     noted: HashSet<(LaneId, String)>,
+    /// Calls of each account that were let out or under way after the last tick.
+    let_out: BTreeMap<String, i64>,
 }
 
 impl Dealer {
@@ -54,8 +56,9 @@ impl Dealer {
         tx: &mut SystemTx,
         now: DateTime<Utc>,
         room: Room,
-        under_way: UnderWay,
+        mut under_way: UnderWay,
     ) -> StoreResult<usize> {
+        self.count_over(&mut under_way);
         if room.budget <= 0 {
             return Ok(0);
         }
@@ -78,9 +81,23 @@ impl Dealer {
         let mut round = Round::gather(tx, now, &due, room.slots, under_way).await?;
         self.note_draws(tx, &round).await?;
         let picked = round.deal(tx, room.budget).await?;
+        self.let_out.extend(round.let_out());
         round.save(tx).await?;
         send(tx, &picked).await?;
         Ok(picked.len())
+    }
+
+    /// Compares with what was let out after the last tick.
+    fn count_over(&mut self, under_way: &mut UnderWay) {
+        for (account_ref, let_out) in std::mem::take(&mut self.let_out) {
+            let traffic = under_way.calls.entry(account_ref).or_default();
+            traffic.over = (let_out - traffic.under_way).max(0);
+        }
+        let now = under_way.calls.iter();
+        self.let_out = now
+            .filter(|(_, traffic)| traffic.under_way > 0)
+            .map(|(account_ref, traffic)| (account_ref.clone(), traffic.under_way))
+            .collect();
     }
 
     async fn note_draws(&mut self, tx: &mut SystemTx, round: &Round) -> StoreResult<()> {
@@ -232,6 +249,15 @@ impl Round {
             .map(|at| &self.buckets[*at])
             .filter(|bucket| bucket.left(self.now) == 0);
         empty.map(|bucket| bucket.ready_at(self.now)).max()
+    }
+
+    /// Calls of each account that are let out or under way now.
+    fn let_out(&self) -> Vec<(String, i64)> {
+        let accounts = self.buckets.iter().filter_map(|bucket| {
+            let account_ref = bucket.rule.account_ref()?.to_owned();
+            Some((account_ref, bucket.calls?.under_way))
+        });
+        accounts.filter(|(_, calls)| *calls > 0).collect()
     }
 
     fn draws(&self) -> Vec<buckets::Draw<'_>> {

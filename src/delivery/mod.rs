@@ -15,6 +15,7 @@ mod deal;
 pub mod demo_seed;
 mod feedback;
 mod finish;
+mod gates;
 pub mod imports;
 pub mod inbox;
 pub mod incarnation;
@@ -30,12 +31,14 @@ pub mod single;
 pub mod tenants;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use self::begin::{Answer, Begin, Permission};
 use self::carriers::Carriers;
 use self::finish::{Finish, Finished};
+use self::gates::{Gates, Pass};
 use self::incarnation::Myself;
 use self::ledger::DatabaseLedger;
 use self::moves::Moves;
@@ -77,6 +80,7 @@ struct Inner {
     begin: Begin,
     finish: Finish,
     carriers: Carriers,
+    gates: Arc<Gates>,
     stop_now: CancellationToken,
 }
 
@@ -94,6 +98,7 @@ impl Delivery {
             begin: Begin::spawn(db.clone(), myself.clone(), &holds),
             finish: Finish::spawn(db.clone(), &holds),
             carriers: Carriers::new(demo, providers, &holds),
+            gates: Gates::spawn(db.clone(), myself.clone()),
             db,
             myself,
             holds,
@@ -134,7 +139,7 @@ impl Inner {
         key: MessageKey,
         permission: Permission,
         fence: Fence,
-        asked_at: std::time::Duration,
+        asked_at: Duration,
     ) -> Finished {
         let Permission {
             attempt_no,
@@ -171,6 +176,7 @@ impl Inner {
         );
         let outcome = match provider {
             Ok(provider) => {
+                let _pass = self.wait_for_turn(&content, asked_at).await;
                 let stopping = self.stop_now.is_cancelled();
                 match call::reason_to_abort(
                     asked_at,
@@ -186,6 +192,22 @@ impl Inner {
             Err(code) => CallOutcome::Halted { code: code.into() },
         };
         finished(Some(&content), outcome)
+    }
+
+    /// Waits until the account may make one more call; in vain when the permission grew old or the process stops, which
+    /// whoever asks for the reason to abort will see.
+    async fn wait_for_turn(&self, content: &CallContent, asked_at: Duration) -> Option<Pass> {
+        if content.provider == channel::Provider::Demo {
+            return None;
+        }
+        let age = Clock::boottime().saturating_sub(asked_at);
+        // A little longer than it is good for, so that nobody is let through unseen.
+        let patience = self.holds.begin_to_call.saturating_sub(age) + Duration::from_millis(1);
+        tokio::select! {
+            pass = self.gates.pass(&content.account_ref) => Some(pass),
+            () = tokio::time::sleep(patience) => None,
+            () = self.stop_now.cancelled() => None,
+        }
     }
 
     fn request(

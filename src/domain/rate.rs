@@ -49,7 +49,15 @@ impl Rule {
     pub fn burst(&self) -> f64 {
         1.0 + self.rate_per_sec * JITTER_SECS
     }
+
+    /// Whose calls are counted by it: the provider account, if it is one's.
+    pub fn account_ref(&self) -> Option<&str> {
+        self.name.strip_prefix(ACCOUNT_PREFIX)
+    }
 }
+
+/// How the names of accounts' buckets begin.
+pub const ACCOUNT_PREFIX: &str = "account:";
 
 /// What is known of a lane that decides how fast it may go.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,20 +207,37 @@ pub struct Bucket {
 /// Calls of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calls {
-    /// At once, at most.
+    /// Let out and not over, at most.
     pub most: i64,
     /// Let out or made, and not over.
     pub under_way: i64,
 }
 
+/// What an account had let out at one look, and what of that is over by the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Let out or made, and not over.
+    pub under_way: i64,
+    /// Over since the look before.
+    pub over: i64,
+}
+
 impl Calls {
+    /// Whoever makes the calls keeps to `most`. Between two looks an account may get through many times as much; it has twice
+    /// of that let out, so that it never waits for the leader, and one that hangs has no more than it can call at once. All
+    /// the same it holds `share` of the workers' slots at most.
+    fn count(&mut self, traffic: Traffic, share: i64) {
+        self.most = (self.most + 2 * traffic.over).min(share);
+        self.under_way = traffic.under_way;
+    }
+
     fn left(self) -> i64 {
         (self.most - self.under_way).max(0)
     }
 }
 
-/// When a bucket is looked at again whose calls are all under way.
-const CALLS_RETRY: TimeDelta = TimeDelta::milliseconds(100);
+/// When a bucket is looked at again whose calls are all under way: with the next tick.
+const CALLS_RETRY: TimeDelta = TimeDelta::milliseconds(50);
 
 impl Bucket {
     /// Cost units that may go now. A message may begin while there is one left and overdraw: the debt delays the next.
@@ -238,12 +263,11 @@ impl Bucket {
         self
     }
 
-    /// Counts what is under way of an account, which holds `share` of the workers' slots at most.
-    pub fn count_calls(&mut self, under_way: &BTreeMap<String, i64>, share: i64) {
-        let account_ref = self.rule.name.strip_prefix("account:");
+    /// Counts what is let out of an account, which holds `share` of the workers' slots at most.
+    pub fn count_calls(&mut self, traffic: &BTreeMap<String, Traffic>, share: i64) {
+        let account_ref = self.rule.account_ref();
         if let (Some(calls), Some(account_ref)) = (&mut self.calls, account_ref) {
-            calls.most = calls.most.min(share);
-            calls.under_way = under_way.get(account_ref).copied().unwrap_or(0);
+            calls.count(traffic.get(account_ref).copied().unwrap_or_default(), share);
         }
     }
 
@@ -342,9 +366,25 @@ mod tests {
         assert_eq!(account.left(at(0)), 2);
         account.charge(2, 2, at(0));
         assert_eq!(account.left(at(0)), 0);
-        assert_eq!(account.ready_at(at(0)), at(100));
+        assert_eq!(account.ready_at(at(0)), at(50));
         account.charge(9, 9, at(0));
         assert_eq!(account.left(at(0)), 0);
+    }
+
+    #[test]
+    fn an_account_has_let_out_what_it_can_call_and_twice_what_it_gets_through() {
+        let most = |under_way, over, share| {
+            let mut calls = Calls {
+                most: 10,
+                under_way: 0,
+            };
+            calls.count(Traffic { under_way, over }, share);
+            (calls.most, calls.left())
+        };
+        assert_eq!(most(0, 0, 192), (10, 10));
+        assert_eq!(most(10, 0, 192), (10, 0));
+        assert_eq!(most(20, 40, 192), (90, 70));
+        assert_eq!(most(20, 400, 192), (192, 172));
     }
 
     #[test]

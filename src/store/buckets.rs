@@ -10,7 +10,7 @@ use super::release::SHARD;
 use super::{StoreResult, SystemTx};
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::rate::learned::{CallLimit, Learned};
-use crate::domain::rate::{Bucket, Calls, Rule, is_another_rate};
+use crate::domain::rate::{ACCOUNT_PREFIX, Bucket, Calls, Rule, is_another_rate};
 
 /// A bucket as a tick finds it.
 #[derive(Debug, Clone)]
@@ -60,18 +60,7 @@ pub async fn read_buckets(
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<Loaded>> {
     let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
-    let rows = query_as!(
-        Row,
-        r#"
-        SELECT b.id, b.name, NULLIF(b.tat, '-infinity') AS tat, b.rate_per_sec::float8 AS rate_per_sec, b.closed_until,
-               b.slowed_until, b.calls_limit::float8 AS calls_limit, b.calls_since, b.calls_halved_at
-        FROM unnest($1::text[]) AS u (name)
-        JOIN buckets b ON b.name = u.name
-        "#,
-        &names as &[&str],
-    )
-    .fetch_all(tx.conn())
-    .await?;
+    let rows = list_named(tx, &names).await?;
     Ok(rules
         .into_iter()
         .map(|rule| {
@@ -99,6 +88,41 @@ pub async fn read_buckets(
             }
         })
         .collect())
+}
+
+async fn list_named(tx: &mut SystemTx, names: &[&str]) -> StoreResult<Vec<Row>> {
+    let rows = query_as!(
+        Row,
+        r#"
+        SELECT b.id, b.name, NULLIF(b.tat, '-infinity') AS tat, b.rate_per_sec::float8 AS rate_per_sec, b.closed_until,
+               b.slowed_until, b.calls_limit::float8 AS calls_limit, b.calls_since, b.calls_halved_at
+        FROM unnest($1::text[]) AS u (name)
+        JOIN buckets b ON b.name = u.name
+        "#,
+        names as &[&str],
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}
+
+/// How many calls of each of these accounts may be under way at once, of those whose provider is known to count.
+pub async fn list_call_limits(
+    tx: &mut SystemTx,
+    account_refs: &[String],
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<(String, i64)>> {
+    let names: Vec<String> = account_refs
+        .iter()
+        .map(|account_ref| format!("{ACCOUNT_PREFIX}{account_ref}"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let rows = list_named(tx, &names).await?;
+    let limits = rows.iter().filter_map(|row| {
+        let account_ref = row.name.strip_prefix(ACCOUNT_PREFIX)?.to_owned();
+        Some((account_ref, row.learned().calls?.at(now)))
+    });
+    Ok(limits.collect())
 }
 
 struct Row {

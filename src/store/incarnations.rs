@@ -85,6 +85,24 @@ pub async fn sum_concurrency(conn: &mut PgConnection) -> StoreResult<i64> {
     Ok(sum)
 }
 
+/// The part of all sends that this process may have under way: one when it is not counted yet.
+pub async fn share_of_concurrency(
+    conn: &mut PgConnection,
+    incarnation: Incarnation,
+) -> StoreResult<f64> {
+    let own = query_scalar!(
+        "SELECT concurrency FROM incarnations WHERE id = $1",
+        incarnation.0
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let all = sum_concurrency(conn).await?;
+    Ok(match own {
+        Some(Some(own)) if all > 0 => (f64::from(own) / all as f64).min(1.0),
+        _ => 1.0,
+    })
+}
+
 /// A start that has not ended in order.
 #[derive(Debug, Clone)]
 pub struct OpenIncarnation {

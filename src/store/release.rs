@@ -12,7 +12,7 @@ use super::lanes::Wake;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::channel::{Channel, Class};
 use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
-use crate::domain::rate::LanePace;
+use crate::domain::rate::{LanePace, Traffic};
 use crate::domain::release::Grant;
 
 /// The one shard of a cell whose provider accounts fit one leader.
@@ -257,13 +257,17 @@ pub struct UnderWay {
     /// Messages of each lane that are let out and not begun.
     pub released: BTreeMap<LaneId, i64>,
     /// The same of each account, and its calls that are being made. The simulated ones never hang and are not counted.
-    pub calls: BTreeMap<String, i64>,
+    pub calls: BTreeMap<String, Traffic>,
 }
 
 impl UnderWay {
     /// Messages that are let out and not begun.
     pub fn count_released(&self) -> i64 {
         self.released.values().sum()
+    }
+
+    fn add(&mut self, account_ref: String, calls: i64) {
+        self.calls.entry(account_ref).or_default().under_way += calls;
     }
 }
 
@@ -283,7 +287,7 @@ pub async fn count_under_way(tx: &mut SystemTx, call_max: Duration) -> StoreResu
     for row in rows {
         *under_way.released.entry(LaneId(row.lane_id)).or_default() += row.messages;
         if !row.is_demo {
-            *under_way.calls.entry(row.account_ref).or_default() += row.messages;
+            under_way.add(row.account_ref, row.messages);
         }
     }
     let rows = query!(
@@ -300,7 +304,7 @@ pub async fn count_under_way(tx: &mut SystemTx, call_max: Duration) -> StoreResu
     .fetch_all(tx.conn())
     .await?;
     for row in rows {
-        *under_way.calls.entry(row.account_ref).or_default() += row.calls;
+        under_way.add(row.account_ref, row.calls);
     }
     Ok(under_way)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use engageninja::domain::ids::CampaignId;
 
 use crate::harness::eventually;
@@ -12,6 +12,10 @@ use crate::harness::world::World;
 /// What a window may hold above 20 a second: the bucket's burst, and what was let out while no worker had time for it,
 /// which is two seconds' worth. On a machine with time it is the burst alone.
 const BURST_MAX: f64 = 3.0 + 40.0;
+
+/// How soon another pace shows: within a second, and the rest is for a machine that is busy with other tests. At the pace
+/// before, ten messages would take so long.
+const SOON: TimeDelta = TimeDelta::seconds(5);
 
 /// What the provider accepted so far, in order.
 async fn accepted(world: &World) -> Vec<DateTime<Utc>> {
@@ -108,14 +112,8 @@ async fn a_campaigns_pace_changes_while_it_runs() {
     let changed = world.db.clock().now();
     hand_over_all(&world, 300).await;
     let times = accepted(&world).await;
-    let soon = times
-        .iter()
-        .filter(|at| (**at - changed).num_milliseconds() < 1000)
-        .count();
-    assert!(
-        soon - slow > 20,
-        "{soon} within the first second at 200 a second"
-    );
+    let soon = times.iter().filter(|at| **at - changed < SOON).count();
+    assert!(soon > slow + 20, "{soon} so soon after, {slow} before");
     worker.drain(Duration::from_secs(5)).await;
 }
 
