@@ -141,7 +141,7 @@ macro_rules! metric_names {
         $(#[doc = $help] pub const $name: &str = $text;)+
 
         /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`, `by`,
-        /// `operation`, `status`, `provider` and `channel`, never a tenant.
+        /// `operation`, `status`, `provider`, `channel` and `topic`, never a tenant.
         pub const METRICS: &[(&str, &str)] = &[$(($name, $help)),+];
     };
 }
@@ -193,6 +193,12 @@ metric_names! {
     EVENTS_FOLDED_TOTAL = "engageninja_events_folded_total";
     /// From an event's coming in until it is folded.
     EVENT_FOLD_LAG_SECONDS = "engageninja_event_fold_lag_seconds";
+    /// Streams that are being read.
+    LIVE_WATCHERS = "engageninja_live_watchers_count";
+    /// Reads of what is watched, by topic.
+    LIVE_READS_TOTAL = "engageninja_live_reads_total";
+    /// Streams that were ended because their reader took nothing.
+    STREAMS_DROPPED_TOTAL = "engageninja_streams_dropped_total";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use poem_openapi::Object;
 
+use super::events::pump::LiveEvent;
 use crate::domain::campaign::CampaignStatus;
 use crate::domain::counts::{CountWord, Counts};
 use crate::domain::rate::{BucketKind, LanePace, Rule};
+use crate::live::topic::{Content, Snapshot};
 use crate::store::campaign_counts::CountSnapshot;
 use crate::store::{StoreError, StoreResult};
 
@@ -80,6 +83,23 @@ impl CampaignProgress {
             allowed_per_sec: limit.as_ref().map(|rule| rule.rate_per_sec),
             limited_by: limit.map(|rule| rule.kind),
         }
+    }
+}
+
+impl LiveEvent for CampaignProgress {
+    fn of(snapshot: &Snapshot, _: DateTime<Utc>) -> Option<Self> {
+        match &snapshot.content {
+            Content::Campaign(counts) => Self::try_from(counts).ok(),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "campaign"
+    }
+
+    fn version(&self) -> i64 {
+        self.version
     }
 }
 

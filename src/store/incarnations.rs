@@ -86,7 +86,7 @@ pub async fn sum_concurrency(conn: &mut PgConnection) -> StoreResult<i64> {
 }
 
 /// A start that has not ended in order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenIncarnation {
     /// Which start.
     pub id: i64,
