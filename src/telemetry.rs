@@ -141,7 +141,7 @@ macro_rules! metric_names {
         $(#[doc = $help] pub const $name: &str = $text;)+
 
         /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`, `by`,
-        /// `operation`, `status`, `provider` and `channel`, never a tenant.
+        /// `operation`, `status`, `provider`, `channel` and `topic`, never a tenant.
         pub const METRICS: &[(&str, &str)] = &[$(($name, $help)),+];
     };
 }
@@ -197,6 +197,12 @@ metric_names! {
     HALTS_TOTAL = "engageninja_halts_total";
     /// Answers and reports that a rate was too high, by what they say.
     BUCKET_SIGNALS_TOTAL = "engageninja_bucket_signals_total";
+    /// Streams that are being read.
+    LIVE_WATCHERS = "engageninja_live_watchers_count";
+    /// Reads of what is watched, by topic.
+    LIVE_READS_TOTAL = "engageninja_live_reads_total";
+    /// Streams that were ended because their reader took nothing.
+    STREAMS_DROPPED_TOTAL = "engageninja_streams_dropped_total";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
     /// Lanes that a sweep found forgotten although they had messages to let out; stays 0.

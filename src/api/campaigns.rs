@@ -13,7 +13,7 @@ use super::Tag;
 use super::audience::{AudienceView, require_audience};
 use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
-use super::events::{CampaignStream, stream_campaign};
+use super::events::pump::{LiveStream, stream};
 use super::page::{Page, PageRequest};
 use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
 use super::progress::CampaignProgress;
@@ -26,6 +26,7 @@ use crate::domain::channel::Channel;
 use crate::domain::ids::{CampaignId, SenderId, TemplateId, TemplateVersionId};
 use crate::domain::senders::{SenderRetired, SenderState};
 use crate::domain::templates::Template;
+use crate::live::topic::Topic;
 use crate::store::campaign_counts::{self, CountSnapshot};
 use crate::store::{StoreError, TenantTx, campaigns, senders, templates};
 
@@ -259,17 +260,11 @@ impl Campaigns {
         actor: Actor,
         /// The campaign.
         campaign_id: Path<CampaignId>,
-    ) -> ApiResult<CampaignStream> {
+    ) -> ApiResult<LiveStream<CampaignProgress>> {
         actor.require(Permission::ReadCampaigns)?;
-        let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
-        snapshot(&mut tx, &actor, campaign_id.0).await?;
-        drop(tx);
-        let snapshots = self
-            .state
-            .live
-            .watch_campaign(actor.tenant_id, campaign_id.0)
-            .map_err(|error| ApiError::unavailable(5).with_source(error))?;
-        Ok(stream_campaign(snapshots, self.state.streams.clone()))
+        let topic = Topic::Campaign(actor.tenant_id, campaign_id.0);
+        let watch = self.state.live.watch(&[topic]).await?;
+        Ok(stream(&self.state, watch))
     }
 }
 
@@ -397,7 +392,7 @@ async fn with_counts(
 
 impl From<(Campaign, CountSnapshot)> for CampaignView {
     fn from((campaign, snapshot): (Campaign, CountSnapshot)) -> Self {
-        let progress = CampaignProgress::of(campaign.status, &snapshot);
+        let progress = CampaignProgress::with_status(campaign.status, &snapshot);
         Self::new(campaign, progress)
     }
 }

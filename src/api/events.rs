@@ -1,135 +1,212 @@
-//! Streams to browsers and programs: whole snapshots, each with its version as id.
-//!
-//! A reconnect needs no replay: the first event is the newest snapshot. A reader that takes nothing for
-//! [`SLOW_READER`] is dropped, and so is every stream after [`LIFETIME`]: the reader comes back, and shows again who it
-//! is.
+//! The tenant's stream: what somebody watches of it, by topic, in one connection.
 
-use std::sync::Arc;
-use std::time::Duration;
+pub mod pump;
+mod topics;
 
-use futures_util::stream::BoxStream;
-use futures_util::{Stream, StreamExt};
-use poem::web::sse::Event;
-use poem_openapi::payload::EventStream;
-use poem_openapi::types::ToJSON;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use chrono::{DateTime, Utc};
+use poem_openapi::param::Query;
+use poem_openapi::{Object, OpenApi, Union};
 
+use self::pump::{LiveEvent, LiveStream, stream};
+use self::topics::topics_of;
+use super::Tag;
+use super::imports::views::ImportView;
+use super::messages::MessageView;
+use super::problem::{ApiError, ApiResult};
 use super::progress::CampaignProgress;
-use crate::live::Snapshots;
-use crate::store::campaign_counts::CountSnapshot;
+use super::state::ApiState;
+use super::stats::StatsView;
+use crate::domain::actor::Actor;
+use crate::domain::channel::Channel;
+use crate::domain::ids::CampaignId;
+use crate::live::WatchError;
+use crate::live::topic::{Content, RunningCampaign, Snapshot, Topic};
 
-/// The name of a campaign's events.
-pub const CAMPAIGN_EVENT: &str = "campaign";
-
-/// A sign of life when nothing else is sent, so that no proxy takes the stream for dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long a reader may take nothing.
-const SLOW_READER: Duration = Duration::from_secs(30);
-/// How long one stream lasts; a session may end meanwhile, and a key be revoked.
-const LIFETIME: Duration = Duration::from_mins(15);
-
-/// What an operation that streams a campaign answers with.
-pub type CampaignStream = EventStream<BoxStream<'static, CampaignProgress>>;
-
-/// Streams snapshots until the reader goes, is too slow, or the process ends.
-pub fn stream_campaign(snapshots: Snapshots, stop: CancellationToken) -> CampaignStream {
-    let stream = pumped(snapshots, stop, SLOW_READER)
-        // A status of a newer version beside this one: the next event, or a reload, will tell.
-        .filter_map(|snapshot| async move { CampaignProgress::try_from(&*snapshot).ok() })
-        .boxed();
-    EventStream::new(stream)
-        .to_event(|progress| {
-            Event::message(progress.to_json_string())
-                .id(progress.version.to_string())
-                .event_type(CAMPAIGN_EVENT)
-        })
-        .keep_alive(KEEP_ALIVE)
+/// The operation that streams what a tenant watches.
+#[derive(Debug)]
+pub struct Events {
+    state: ApiState,
 }
 
-/// The server asks a stream for more only while its reader takes what it has; whether one takes anything is seen from
-/// outside, by a task that hands over one snapshot at a time.
-fn pumped(
-    mut snapshots: Snapshots,
-    stop: CancellationToken,
-    slow_reader: Duration,
-) -> impl Stream<Item = Arc<CountSnapshot>> + Send {
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let end = tokio::time::sleep(LIFETIME);
-        tokio::pin!(end);
-        loop {
-            let newest = snapshots.borrow_and_update().clone();
-            if let Some(snapshot) = newest
-                && sender.send_timeout(snapshot, slow_reader).await.is_err()
-            {
-                return;
-            }
-            tokio::select! {
-                changed = snapshots.changed() => if changed.is_err() { return },
-                () = sender.closed() => return,
-                () = stop.cancelled() => return,
-                () = &mut end => return,
-            }
-        }
-    });
-    ReceiverStream::new(receiver)
+/// What happened, as a whole: nothing needs the events before it. The name of the event is its `kind`, its id the
+/// `version`.
+#[derive(Debug, Clone, Union)]
+#[oai(discriminator_name = "kind", one_of)]
+enum TenantEvent {
+    /// Of the topic `home`.
+    #[oai(mapping = "home")]
+    Home(HomeEvent),
+    /// Of the topic `campaigns`.
+    #[oai(mapping = "campaigns")]
+    Campaigns(CampaignsEvent),
+    /// Of a topic `campaign:<id>`.
+    #[oai(mapping = "campaign")]
+    Campaign(CampaignEvent),
+    /// Of a topic `import:<id>`.
+    #[oai(mapping = "import")]
+    Import(ImportEvent),
+    /// Of a topic `message:<id>`.
+    #[oai(mapping = "message")]
+    Message(MessageEvent),
 }
 
-#[cfg(test)]
-mod tests {
-    use tokio::sync::watch;
-    use uuid::Uuid;
+/// The numbers of the home page.
+#[derive(Debug, Clone, Object)]
+struct HomeEvent {
+    /// Show the event with the highest, the last of these that came.
+    version: i64,
+    /// As `get_stats` answers them.
+    stats: StatsView,
+}
 
-    use super::*;
-    use crate::domain::counts::Counts;
-    use crate::domain::ids::{CampaignId, TenantId};
+/// The campaigns that run.
+#[derive(Debug, Clone, Object)]
+struct CampaignsEvent {
+    /// Show the event with the highest, the last of these that came.
+    version: i64,
+    /// Those that send or are paused, the newest first; a campaign that is missing has ended. 100 at most.
+    items: Vec<RunningCampaignView>,
+}
 
-    fn snapshot(version: i64) -> Arc<CountSnapshot> {
-        Arc::new(CountSnapshot {
-            tenant_id: TenantId(Uuid::nil()),
-            campaign_id: CampaignId(Uuid::nil()),
-            status: "sending".to_owned(),
-            version,
-            counts: Counts::default(),
-            halt: None,
-            pace: None,
+/// A campaign that runs.
+#[derive(Debug, Clone, Object)]
+#[oai(rename = "RunningCampaign")]
+struct RunningCampaignView {
+    /// Its id.
+    id: CampaignId,
+    /// What people call it.
+    name: String,
+    /// How it reaches people.
+    channel: Channel,
+    /// How far it is.
+    progress: CampaignProgress,
+}
+
+/// How far one campaign is.
+#[derive(Debug, Clone, Object)]
+struct CampaignEvent {
+    /// Show the event with the highest, the last of these that came.
+    version: i64,
+    /// Which one.
+    campaign_id: CampaignId,
+    /// As `get_campaign_status` answers it.
+    progress: CampaignProgress,
+}
+
+/// How far one import is.
+#[derive(Debug, Clone, Object)]
+struct ImportEvent {
+    /// Show the event with the highest, the last of these that came.
+    version: i64,
+    /// As `get_import` answers it.
+    import: ImportView,
+}
+
+/// Where one message is.
+#[derive(Debug, Clone, Object)]
+struct MessageEvent {
+    /// Show the event with the highest, the last of these that came.
+    version: i64,
+    /// As `list_messages` answers it; its timeline is read again when it moves.
+    message: MessageView,
+}
+
+#[OpenApi(tag = "Tag::Stats")]
+impl Events {
+    /// Follow what happens.
+    ///
+    /// A stream of events of the topics that are named: the present state of each at once, then each change of it.
+    /// Campaigns, imports and messages by id move at most four times a second, the others once. A client that comes back
+    /// has missed nothing. The stream ends after 15 minutes, and when a reader takes nothing for 30 seconds.
+    #[oai(path = "/events", method = "get", operation_id = "stream_events")]
+    async fn stream_events(
+        &self,
+        actor: Actor,
+        /// What to watch, parted by commas, 20 at most: `home`, `campaigns` (those that run), `campaign:<id>`,
+        /// `import:<id>`, `message:<id>`.
+        #[oai(validator(min_length = 1, max_length = 2000))]
+        topics: Query<String>,
+    ) -> ApiResult<LiveStream<TenantEvent>> {
+        let topics = topics_of(&topics.0, &actor)?;
+        let watch = self.state.live.watch(&topics).await?;
+        Ok(stream(&self.state, watch))
+    }
+}
+
+impl Events {
+    /// On the state of this process.
+    pub fn new(state: ApiState) -> Self {
+        Self { state }
+    }
+}
+
+impl From<WatchError> for ApiError {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Missing(topic) => Self::not_found(topic.kind().as_str()),
+            WatchError::TooMany | WatchError::Unread(_) => Self::unavailable(5).with_source(error),
+        }
+    }
+}
+
+impl LiveEvent for TenantEvent {
+    fn of(snapshot: &Snapshot, now: DateTime<Utc>) -> Option<Self> {
+        let version = snapshot.version;
+        Some(match &snapshot.content {
+            Content::Home(numbers) => Self::Home(HomeEvent {
+                version,
+                stats: StatsView::new(Some(&numbers.hours), now),
+            }),
+            Content::Campaigns(running) => Self::Campaigns(CampaignsEvent {
+                version,
+                items: running.iter().filter_map(RunningCampaignView::of).collect(),
+            }),
+            Content::Campaign(counts) => Self::Campaign(CampaignEvent {
+                version,
+                campaign_id: counts.campaign_id,
+                progress: CampaignProgress::try_from(counts).ok()?,
+            }),
+            Content::Import(import) => Self::Import(ImportEvent {
+                version,
+                import: ImportView::from((**import).clone()),
+            }),
+            Content::Message(message) => Self::Message(MessageEvent {
+                version,
+                message: MessageView::from(message.clone()),
+            }),
+            Content::Operations(_) => return None,
         })
     }
 
-    #[tokio::test]
-    async fn a_reader_that_takes_nothing_is_dropped() {
-        let (sender, snapshots) = watch::channel(Some(snapshot(1)));
-        let patience = Duration::from_millis(20);
-        let mut stream = Box::pin(pumped(snapshots, CancellationToken::new(), patience));
-        // The first waits in the channel; nobody takes it, so the second has no room.
-        while sender.receiver_count() > 0 {
-            sender.send_modify(|newest| *newest = Some(snapshot(2)));
-            tokio::task::yield_now().await;
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Home(_) => "home",
+            Self::Campaigns(_) => "campaigns",
+            Self::Campaign(_) => "campaign",
+            Self::Import(_) => "import",
+            Self::Message(_) => "message",
         }
-        assert!(stream.next().await.is_some());
-        assert!(stream.next().await.is_none());
     }
 
-    #[tokio::test]
-    async fn a_reader_that_comes_late_gets_the_newest() {
-        let (sender, snapshots) = watch::channel(Some(snapshot(1)));
-        let stream = pumped(snapshots, CancellationToken::new(), SLOW_READER);
-        let mut stream = Box::pin(stream);
-        assert_eq!(stream.next().await.map(|s| s.version), Some(1));
-        for version in 2..=9 {
-            sender.send_modify(|newest| *newest = Some(snapshot(version)));
+    fn version(&self) -> i64 {
+        match self {
+            Self::Home(event) => event.version,
+            Self::Campaigns(event) => event.version,
+            Self::Campaign(event) => event.version,
+            Self::Import(event) => event.version,
+            Self::Message(event) => event.version,
         }
-        assert_eq!(stream.next().await.map(|s| s.version), Some(9));
     }
+}
 
-    #[tokio::test]
-    async fn the_end_of_the_process_ends_every_stream() {
-        let (_sender, snapshots) = watch::channel(None);
-        let stop = CancellationToken::new();
-        let mut stream = Box::pin(pumped(snapshots, stop.clone(), SLOW_READER));
-        stop.cancel();
-        assert!(stream.next().await.is_none());
+impl RunningCampaignView {
+    /// A status of a newer version beside this one is left out: the campaign's own page tells.
+    fn of(campaign: &RunningCampaign) -> Option<Self> {
+        Some(Self {
+            id: campaign.head.id,
+            name: campaign.head.name.clone(),
+            channel: campaign.head.channel,
+            progress: CampaignProgress::try_from(&campaign.counts).ok()?,
+        })
     }
 }

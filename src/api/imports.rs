@@ -1,7 +1,7 @@
 //! Imports: a file comes in, is looked at, and becomes contacts.
 
 mod upload;
-mod views;
+pub(super) mod views;
 
 use poem::Request;
 use poem_openapi::OpenApi;

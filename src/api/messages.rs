@@ -39,9 +39,9 @@ pub struct Messages {
 }
 
 /// One message.
-#[derive(Debug, Object)]
+#[derive(Debug, Clone, Object)]
 #[oai(skip_serializing_if_is_none)]
-struct MessageView {
+pub(super) struct MessageView {
     /// Its id.
     id: MessageId,
     /// The campaign it belongs to.

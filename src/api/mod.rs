@@ -11,6 +11,7 @@ pub mod auth;
 pub mod body;
 pub mod campaigns;
 pub mod change;
+pub mod connection;
 pub mod contacts;
 pub mod credentials;
 pub mod csv;
@@ -50,12 +51,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use poem::listener::TcpAcceptor;
 use poem::web::Html;
 use poem::{Endpoint, EndpointExt, Response, Route, Server, endpoint, get};
 use poem_openapi::Tags;
 use tokio_util::sync::CancellationToken;
 
+use self::connection::PatientAcceptor;
+use self::events::pump::SLOW_READER;
 use self::gate::Gate;
 use self::routes::Routes;
 use self::state::ApiState;
@@ -94,7 +96,7 @@ pub enum Tag {
     Senders,
     /// Single messages.
     Messages,
-    /// The numbers of the home page.
+    /// The numbers of the home page, and the stream of whatever moves.
     Stats,
     /// Finding anything.
     Search,
@@ -156,6 +158,17 @@ fn campaign_resources(state: &ApiState) -> CampaignResources {
     )
 }
 
+/// What a tenant has at a glance: numbers, anything by a word, and the stream of both.
+pub type Overview = (stats::Stats, search::Search, events::Events);
+
+fn overview(state: &ApiState) -> Overview {
+    (
+        stats::Stats::new(state.clone()),
+        search::Search::new(state.clone()),
+        events::Events::new(state.clone()),
+    )
+}
+
 /// Every resource of the document; a tuple holds at most 16.
 pub type Resources = (
     People,
@@ -164,8 +177,7 @@ pub type Resources = (
     CampaignResources,
     messages::Messages,
     suppressions::Suppressions,
-    stats::Stats,
-    search::Search,
+    Overview,
     imports::Imports,
     webhooks::Webhooks,
     ops::OpsResources,
@@ -181,8 +193,7 @@ fn resources(state: &ApiState) -> Resources {
         campaign_resources(state),
         messages::Messages::new(state.clone()),
         suppressions::Suppressions::new(state.clone()),
-        stats::Stats::new(state.clone()),
-        search::Search::new(state.clone()),
+        overview(state),
         imports::Imports::new(state.clone()),
         webhooks::Webhooks::new(state.clone()),
         ops::resources(state),
@@ -226,13 +237,14 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let endpoint = app(&state);
+    let listener = PatientAcceptor::new(listener, state.slow_reader)?;
     let streams = state.streams.clone();
     tokio::spawn(async move {
         stop.cancelled().await;
         // Streams end first: nobody could wait for them to end by themselves.
         streams.cancel();
     });
-    run(endpoint, listener, state.streams).await
+    run_on(listener, endpoint, state.streams).await
 }
 
 /// Serves any endpoint until `stop`: the admin address too.
@@ -241,7 +253,15 @@ pub async fn run(
     listener: tokio::net::TcpListener,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
+    run_on(PatientAcceptor::new(listener, SLOW_READER)?, endpoint, stop).await
+}
+
+async fn run_on(
+    listener: PatientAcceptor,
+    endpoint: impl Endpoint<Output = Response> + 'static,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    Server::new_with_acceptor(listener)
         .idle_timeout(IDLE)
         .run_with_graceful_shutdown(endpoint, stop.cancelled_owned(), Some(DRAIN))
         .await

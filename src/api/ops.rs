@@ -7,6 +7,7 @@
 
 pub mod dead_jobs;
 pub mod lanes;
+pub mod live;
 pub mod schedules;
 mod timelines;
 pub mod workers;
@@ -20,7 +21,7 @@ use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::domain::actor::Operator;
 use crate::domain::audit::AuditEntry;
-use crate::jobs::queue::admin;
+use crate::jobs::queue::admin::{self, QueueCounts};
 use crate::store::{StoreError, SystemTx, tx};
 
 /// The operations of those who run the platform.
@@ -63,16 +64,7 @@ impl Ops {
         let items = admin::list_queues(tx.conn())
             .await
             .map_err(StoreError::from)?;
-        let items = items
-            .into_iter()
-            .map(|queue| QueueView {
-                queue: queue.queue,
-                ready: queue.ready,
-                leased: queue.leased,
-                scheduled: queue.scheduled,
-                dead: queue.dead,
-            })
-            .collect();
+        let items = items.into_iter().map(QueueView::from).collect();
         Ok(Json(Queues { items }))
     }
 }
@@ -84,12 +76,25 @@ impl Ops {
     }
 }
 
+impl From<QueueCounts> for QueueView {
+    fn from(queue: QueueCounts) -> Self {
+        Self {
+            queue: queue.queue,
+            ready: queue.ready,
+            leased: queue.leased,
+            scheduled: queue.scheduled,
+            dead: queue.dead,
+        }
+    }
+}
+
 /// Every resource for operators.
 pub type OpsResources = (
     Ops,
     dead_jobs::DeadJobs,
     schedules::Schedules,
     workers::Workers,
+    live::OpsLive,
     timelines::Timelines,
     lanes::Lanes,
 );
@@ -101,6 +106,7 @@ pub fn resources(state: &ApiState) -> OpsResources {
         dead_jobs::DeadJobs::new(state.clone()),
         schedules::Schedules::new(state.clone()),
         workers::Workers::new(state.clone()),
+        live::OpsLive::new(state.clone()),
         timelines::Timelines::new(state.clone()),
         lanes::Lanes::new(state.clone()),
     )

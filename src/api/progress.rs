@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use poem_openapi::Object;
 
+use super::events::pump::LiveEvent;
 use super::senders::HaltView;
 use crate::domain::campaign::CampaignStatus;
 use crate::domain::counts::{CountWord, Counts};
 use crate::domain::rate::{BucketKind, LanePace};
+use crate::live::topic::{Content, Snapshot};
 use crate::store::campaign_counts::CountSnapshot;
 use crate::store::{StoreError, StoreResult};
 
@@ -63,7 +66,7 @@ impl CampaignProgress {
     }
 
     /// What a snapshot means, in the words people are shown.
-    pub fn of(status: CampaignStatus, snapshot: &CountSnapshot) -> Self {
+    pub fn with_status(status: CampaignStatus, snapshot: &CountSnapshot) -> Self {
         let limit = snapshot.pace.as_ref().and_then(LanePace::limit);
         let is_open = matches!(status, CampaignStatus::Sending | CampaignStatus::Paused);
         Self {
@@ -108,10 +111,27 @@ impl CampaignProgress {
     }
 }
 
+impl LiveEvent for CampaignProgress {
+    fn of(snapshot: &Snapshot, _: DateTime<Utc>) -> Option<Self> {
+        match &snapshot.content {
+            Content::Campaign(counts) => Self::try_from(counts).ok(),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "campaign"
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
 impl TryFrom<&CountSnapshot> for CampaignProgress {
     type Error = StoreError;
 
     fn try_from(snapshot: &CountSnapshot) -> StoreResult<Self> {
-        Ok(Self::of(snapshot.status.parse()?, snapshot))
+        Ok(Self::with_status(snapshot.status.parse()?, snapshot))
     }
 }

@@ -1,10 +1,12 @@
 //! What every operation may use.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::events::pump::SLOW_READER;
 use super::front::Front;
 use super::passwords::Passwords;
 use crate::clock::Clock;
@@ -38,6 +40,8 @@ pub struct ApiState {
     pub keys: KeyRing,
     /// Ends every stream of this process.
     pub streams: CancellationToken,
+    /// How long the reader of a stream may take nothing.
+    pub slow_reader: Duration,
 }
 
 impl ApiState {
@@ -48,6 +52,7 @@ impl ApiState {
             events: EventInbox::spawn(db.clone()),
             keys: KeyRing::default(),
             streams: CancellationToken::new(),
+            slow_reader: SLOW_READER,
             db,
             mac_key,
             front: Arc::default(),

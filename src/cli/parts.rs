@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ use crate::{schedules, telemetry};
 
 /// How long handlers and requests under way may take after the first signal.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Open files that the API wants: as many streams as it takes, and room for the rest.
+const OPEN_FILES_WANTED: u64 = 8_192;
 
 /// What a process shall run.
 #[derive(Debug)]
@@ -61,6 +64,20 @@ pub(super) fn url(listener: &TcpListener) -> Result<String> {
     Ok(format!("http://{address}"))
 }
 
+/// Lets the process open more files than the usual 1,024: each stream that is read is one.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = hard.min(OPEN_FILES_WANTED);
+        if soft < wanted {
+            setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is: fewer streams can be read at once");
+    }
+}
+
 /// What the configuration says of the installation's front.
 pub(super) fn front(config: &Config) -> Front {
     Front {
@@ -95,6 +112,7 @@ impl Running {
         );
         tasks.spawn(async move { admin.await.context("the admin address failed") });
         if let Some((listener, front)) = parts.api {
+            raise_open_files();
             let serve = api::serve(
                 ApiState::new(db.clone(), installation.mac_key.clone())
                     .behind(front)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult, TenantTx, affected};
@@ -176,24 +176,36 @@ pub async fn load_import(
     tenant_id: TenantId,
     id: ImportId,
 ) -> StoreResult<Import> {
-    query_as!(
+    let mut found = list_by_key(tx.conn(), &[(tenant_id, id)]).await?;
+    found.pop().ok_or(StoreError::NotFound { what: IMPORT })
+}
+
+/// Imports of any tenants, as they are now. One that is not there is missing in the answer.
+pub async fn list_by_key(
+    conn: &mut PgConnection,
+    keys: &[(TenantId, ImportId)],
+) -> StoreResult<Vec<Import>> {
+    let (tenant_ids, ids): (Vec<Uuid>, Vec<Uuid>) = keys
+        .iter()
+        .map(|(tenant_id, id)| (tenant_id.0, id.0))
+        .unzip();
+    let rows = query_as!(
         Row,
         r#"
-        SELECT tenant_id, id, file_name, status, total_bytes,
+        SELECT i.tenant_id, i.id, file_name, status, total_bytes,
                nullif(mapping, '{}') AS "plan: Json<Plan>", on_match, list_id,
                consent AS "consent: Json<Attestation>", next_chunk, carry, rows_read, rows_created, rows_updated,
                rows_skipped, rows_refused, refused_by_code AS "refused_by_code: Json<BTreeMap<String, u64>>",
                failure_reason, created_by, created_at, finished_at
-        FROM imports
-        WHERE tenant_id = $1 AND id = $2
+        FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
+        JOIN imports i ON i.tenant_id = u.tenant_id AND i.id = u.id
         "#,
-        tenant_id.0,
-        id.0,
+        &tenant_ids,
+        &ids,
     )
-    .fetch_optional(tx.conn())
-    .await?
-    .ok_or(StoreError::NotFound { what: IMPORT })?
-    .try_into()
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(Import::try_from).collect()
 }
 
 /// The import, held until the transaction ends.

@@ -104,7 +104,7 @@ pub async fn share_of_concurrency(
 }
 
 /// A start that has not ended in order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenIncarnation {
     /// Which start.
     pub id: i64,

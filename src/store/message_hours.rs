@@ -107,6 +107,18 @@ pub struct HourSnapshot {
     pub hours: Vec<(DateTime<Utc>, Counts)>,
 }
 
+impl HourSnapshot {
+    /// Of a tenant without a message.
+    pub fn empty(tenant_id: TenantId) -> Self {
+        Self {
+            tenant_id,
+            version: 0,
+            totals: Counts::default(),
+            hours: Vec::new(),
+        }
+    }
+}
+
 /// Reads many tenants at once, all channels or one.
 ///
 /// A tenant without a message is missing in the answer.

@@ -1,18 +1,20 @@
 //! Messages as people look at them: lists, one with its text, and its attempts.
 
 use chrono::{DateTime, Utc};
-use sqlx::{query, query_as};
+use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult, TenantTx};
 use crate::domain::attempt::AttemptState;
 use crate::domain::channel::Channel;
-use crate::domain::ids::{CampaignId, ContactId, MessageId, TenantId};
+use crate::domain::ids::{CampaignId, ContactId, MessageId, MessageKey, TenantId};
 use crate::domain::message::{DropReason, Phase};
 
 /// A message as a list shows it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRow {
+    /// Whose it is.
+    pub tenant_id: TenantId,
     /// Which one.
     pub id: MessageId,
     /// The campaign it belongs to.
@@ -44,6 +46,7 @@ pub struct MessageRow {
 }
 
 struct Row {
+    tenant_id: Uuid,
     id: Uuid,
     campaign_id: Option<Uuid>,
     contact_id: Option<Uuid>,
@@ -65,6 +68,7 @@ impl TryFrom<Row> for MessageRow {
 
     fn try_from(row: Row) -> StoreResult<Self> {
         Ok(Self {
+            tenant_id: TenantId(row.tenant_id),
             id: MessageId(row.id),
             campaign_id: row.campaign_id.map(CampaignId),
             contact_id: row.contact_id.map(ContactId),
@@ -94,8 +98,8 @@ pub async fn list_of_campaign(
     let rows = query_as!(
         Row,
         r#"
-        SELECT id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost, phase,
-               phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
+        SELECT tenant_id, id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost,
+               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
         FROM messages
         WHERE tenant_id = $1 AND campaign_id = $2
           -- Not `IS NULL OR`: a bound keeps it a range of the index in any plan.
@@ -124,8 +128,8 @@ pub async fn list_of_contact(
     let rows = query_as!(
         Row,
         r#"
-        SELECT id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost, phase,
-               phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
+        SELECT tenant_id, id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost,
+               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
         FROM messages
         WHERE tenant_id = $1 AND contact_id = $2
           AND id < COALESCE($3, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
@@ -148,21 +152,30 @@ pub async fn load_message(
     tenant_id: TenantId,
     id: MessageId,
 ) -> StoreResult<MessageRow> {
-    query_as!(
+    let mut found = list_by_key(tx.conn(), &[MessageKey { tenant_id, id }]).await?;
+    found.pop().ok_or(StoreError::NotFound { what: "message" })
+}
+
+/// Messages of any tenants. One that is not there is missing in the answer.
+pub async fn list_by_key(
+    conn: &mut PgConnection,
+    keys: &[MessageKey],
+) -> StoreResult<Vec<MessageRow>> {
+    let (tenant_ids, ids) = MessageKey::columns(keys);
+    let rows = query_as!(
         Row,
         r#"
-        SELECT id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost, phase,
-               phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
-        FROM messages
-        WHERE tenant_id = $1 AND id = $2
+        SELECT m.tenant_id, m.id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost,
+               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
+        FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
+        JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         "#,
-        tenant_id.0,
-        id.0,
+        &tenant_ids,
+        &ids,
     )
-    .fetch_optional(tx.conn())
-    .await?
-    .ok_or(StoreError::NotFound { what: "message" })?
-    .try_into()
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(MessageRow::try_from).collect()
 }
 
 /// The text of a message as it was rendered.

@@ -49,6 +49,7 @@ pub mod templates;
 pub mod tenants;
 pub mod timelines;
 pub mod tx;
+pub mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -74,7 +74,7 @@ pub async fn claim_tick(
 }
 
 /// A schedule as operators see it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScheduleRow {
     /// Its name.
     pub id: String,

@@ -174,6 +174,7 @@ fn contacts() -> Vec<Row> {
         ),
         ("get_stats", Needs(ReadMessages), Nothing),
         ("search_everything", Needs(ReadMessages), Nothing),
+        ("stream_events", Needs(ReadMessages), Nothing),
         ("list_suppressions", Needs(ReadContacts), Nothing),
         ("delete_suppression", Needs(LiftSuppressions), Nothing),
     ]
@@ -291,6 +292,7 @@ fn operators_rows() -> Vec<Row> {
         "list_workers",
         "list_parked_messages",
         "list_timelines",
+        "stream_operations",
     ];
     let rows = names
         .into_iter()

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use engageninja::domain::actor::Role;
 use engageninja::domain::counts::{CountDelta, CountWord};
 use engageninja::domain::ids::CampaignId;
+use engageninja::live::topic::TopicKind;
 use engageninja::store::campaign_counts::append_deltas;
 
 use crate::harness::app::App;
@@ -59,14 +60,20 @@ async fn however_many_watch_the_database_is_read_four_times_a_second_and_then_no
         }
     }
     let live = app.state.live.clone();
-    let (begun, reads) = (Instant::now(), live.reads());
-    eventually("six further reads", || async { live.reads() >= reads + 6 }).await;
+    let (begun, reads) = (Instant::now(), live.reads(TopicKind::Campaign));
+    eventually("six further reads", || async {
+        live.reads(TopicKind::Campaign) >= reads + 6
+    })
+    .await;
     // The first of them may have come at once.
     let least = Duration::from_millis(250) * 5;
     assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
 
     drop(watchers);
-    eventually("nothing is read", || async { !live.is_reading() }).await;
+    eventually("nothing is read", || async {
+        !live.is_reading(TopicKind::Campaign)
+    })
+    .await;
 }
 
 #[tokio::test]

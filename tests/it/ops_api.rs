@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::app::{Answer, App, Tenant, answer};
+use crate::harness::app::{Answer, App, Events, Tenant, answer};
 use crate::harness::eventually;
 use crate::harness::world::World;
 
@@ -346,5 +346,54 @@ async fn lanes_show_what_waits_whose_turn_it_is_and_what_holds_them() {
     let nobody = uuid::Uuid::now_v7();
     let none = desk.get(&format!("lanes?tenant_id={nobody}")).await;
     assert_eq!(none["items"], json!([]));
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn the_stream_begins_with_what_the_lists_answer_and_tells_each_change() {
+    let desk = Desk::open().await;
+    let _scheduler = desk.world.scheduler();
+    let worker = desk.world.worker().await;
+    eventually("the schedules are listed", async || {
+        desk.get("schedules").await["items"] != json!([])
+    })
+    .await;
+    let request = desk
+        .app
+        .with_cookie(&desk.cookie, Method::GET, "/api/ops/sse");
+    let mut events = Events::of(request).await;
+    let first = events.next().await.unwrap();
+    assert_eq!(first.name, "operations");
+    assert_eq!(first.data["version"], first.id);
+    let ids = |items: &Value| -> Vec<Value> {
+        items
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["id"].clone())
+            .collect()
+    };
+    let listed = desk.get("schedules").await;
+    assert_eq!(ids(&first.data["schedules"]), ids(&listed["items"]));
+    let workers = desk.get("workers").await;
+    assert_eq!(
+        first.data["workers"][0]["incarnation"],
+        workers["items"][0]["incarnation"]
+    );
+
+    desk.plant_dead(1, FOLD, None).await;
+    let id = ids(&listed["items"])[0].as_str().unwrap().to_owned();
+    desk.post(&format!("schedules/{id}/pause")).await.ok(200);
+    let mut last = first.id;
+    loop {
+        let event = events.next().await.unwrap();
+        assert!(event.id > last, "{event:?}");
+        last = event.id;
+        let is_dead = |queue: &Value| queue["queue"] == "house" && queue["dead"] == 1;
+        let has_dead = event.data["queues"].as_array().unwrap().iter().any(is_dead);
+        if has_dead && event.data["schedules"][0]["is_paused"] == true {
+            break;
+        }
+    }
     worker.drain(Duration::from_secs(5)).await;
 }

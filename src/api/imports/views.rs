@@ -67,7 +67,7 @@ pub(super) struct StartImport {
 }
 
 /// What a tenant says about the consent of everybody in a file.
-#[derive(Debug, Object)]
+#[derive(Debug, Clone, Object)]
 #[oai(
     rename = "ImportConsent",
     deny_unknown_fields,
@@ -88,7 +88,7 @@ struct ConsentView {
 }
 
 /// What was counted; the last four sum to the first.
-#[derive(Debug, Object)]
+#[derive(Debug, Clone, Object)]
 struct ImportCountsView {
     /// Rows below the header.
     read: u64,
@@ -106,9 +106,9 @@ struct ImportCountsView {
 }
 
 /// An import.
-#[derive(Debug, Object)]
+#[derive(Debug, Clone, Object)]
 #[oai(rename = "Import", skip_serializing_if_is_none)]
-pub(super) struct ImportView {
+pub(in crate::api) struct ImportView {
     /// Its id.
     id: ImportId,
     /// As the file was called.

@@ -44,7 +44,7 @@ enum RunResult {
 /// One schedule.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
-struct ScheduleView {
+pub(super) struct ScheduleView {
     /// Its name.
     id: String,
     /// Seconds, minutes, hours, day of month, month, day of week; in UTC.
@@ -203,12 +203,7 @@ impl Schedules {
         let states = admin::list_kind_states(tx.conn(), &kinds)
             .await
             .map_err(StoreError::from)?;
-        let now = self.state.clock().now();
-        let view = |row: ScheduleRow| {
-            let state = states.iter().find(|state| state.kind == row.kind);
-            ScheduleView::new(row, state, now)
-        };
-        Ok(rows.into_iter().map(view).collect())
+        Ok(ScheduleView::all(rows, &states, self.state.clock().now()))
     }
 }
 
@@ -240,6 +235,19 @@ fn run_of(row: &ScheduleRow) -> NewJob {
 }
 
 impl ScheduleView {
+    /// Schedules as they are shown at `now`, each with how its job fares.
+    pub(super) fn all(
+        rows: Vec<ScheduleRow>,
+        states: &[KindState],
+        now: DateTime<Utc>,
+    ) -> Vec<Self> {
+        let view = |row: ScheduleRow| {
+            let state = states.iter().find(|state| state.kind == row.kind);
+            Self::new(row, state, now)
+        };
+        rows.into_iter().map(view).collect()
+    }
+
     fn new(row: ScheduleRow, state: Option<&KindState>, now: DateTime<Utc>) -> Self {
         let cron = Cron::from_str(&row.cron).ok();
         let result = row.fired_at.map(|fired_at| result(state, fired_at));

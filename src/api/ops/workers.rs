@@ -21,7 +21,7 @@ pub struct Workers {
 
 /// One start of one process.
 #[derive(Debug, Object)]
-struct WorkerView {
+pub(super) struct WorkerView {
     /// The number of this start; a process that starts again has another.
     incarnation: i64,
     /// The machine's name.

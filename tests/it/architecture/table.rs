@@ -80,6 +80,8 @@ pub const ROOMS: &[Room] = &[
         name: "live",
         may: &[
             "store",
+            // How full the queues are is read by the engine's own statements.
+            "jobs::queue::admin",
             "domain",
             "clock",
             "config",

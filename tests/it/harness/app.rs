@@ -1,5 +1,7 @@
 //! The API on a database of its own, asked over real HTTP.
 
+use std::time::Duration;
+
 use engageninja::api;
 use engageninja::api::front::Front;
 use engageninja::api::state::ApiState;
@@ -13,6 +15,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::SecretString;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -78,6 +81,21 @@ impl App {
     /// Starts it on the database of a world, and names the world's tenant.
     pub async fn beside(world: &World) -> (Self, Tenant) {
         let app = Self::serve(ApiState::new(world.db.db(), world.mac_key.clone()), None).await;
+        let tenant = Tenant {
+            id: world.tenant_id,
+            slug: "dojo".to_owned(),
+        };
+        (app, tenant)
+    }
+
+    /// Starts it beside a world, with little patience for readers of streams and little room between it and them.
+    pub async fn impatient(world: &World, patience: Duration) -> (Self, Tenant) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(4096).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut state = ApiState::new(world.db.db(), world.mac_key.clone());
+        state.slow_reader = patience;
+        let app = Self::serve_on(socket.listen(1024).unwrap(), state, None);
         let tenant = Tenant {
             id: world.tenant_id,
             slug: "dojo".to_owned(),
@@ -369,20 +387,24 @@ pub struct Event {
 impl App {
     /// Begins to read a stream.
     pub async fn events(&self, key: &str, path: &str) -> Events {
-        let request = self.with_key(key, Method::GET, path);
+        Events::of(self.with_key(key, Method::GET, path)).await
+    }
+}
+
+impl Events {
+    /// The stream that a request opens.
+    pub async fn of(request: RequestBuilder) -> Self {
         let response = super::within(30, "the stream begins", request.send())
             .await
             .unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Events {
+        Self {
             response,
             buffer: String::new(),
         }
     }
-}
 
-impl Events {
     /// The next event; none when the stream has ended.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
@@ -409,7 +431,8 @@ impl Event {
         };
         Some(Self {
             id: field("id")?.parse().unwrap(),
-            name: field("event")?.to_owned(),
+            // By the standard, an event without a name is a message.
+            name: field("event").unwrap_or("message").to_owned(),
             data: serde_json::from_str(field("data")?).unwrap(),
         })
     }
