@@ -197,6 +197,8 @@ metric_names! {
     HALTS_TOTAL = "engageninja_halts_total";
     /// Answers and reports that a rate was too high, by what they say.
     BUCKET_SIGNALS_TOTAL = "engageninja_bucket_signals_total";
+    /// Rows whose other half was missing when they were last looked for, by kind; stays 0.
+    ORPHANS = "engageninja_orphans_count";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
     /// Lanes that a sweep found forgotten although they had messages to let out; stays 0.

@@ -144,6 +144,7 @@ pub type CampaignResources = (
     campaigns::Campaigns,
     campaigns::switches::CampaignSwitches,
     campaigns::pace::CampaignPaces,
+    campaigns::retries::CampaignRetries,
 );
 
 fn campaign_resources(state: &ApiState) -> CampaignResources {
@@ -153,6 +154,7 @@ fn campaign_resources(state: &ApiState) -> CampaignResources {
         campaigns::Campaigns::new(state.clone()),
         campaigns::switches::CampaignSwitches::new(state.clone()),
         campaigns::pace::CampaignPaces::new(state.clone()),
+        campaigns::retries::CampaignRetries::new(state.clone()),
     )
 }
 
