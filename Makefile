@@ -21,11 +21,13 @@ lint:
 	cargo clippy --quiet --all-targets -- -D warnings
 
 # The drift checks are tests: .sqlx against the schema, openapi/openapi.json against the program.
+# Chaos needs the machine for itself: it comes last, one run at a time.
 unit:
-	cargo test --no-fail-fast
+	cargo test --no-fail-fast -- --skip delivery::chaos::
+	cargo test --test it -- --test-threads=1 delivery::chaos::
 
 chaos: web/node_modules ## Kills, stops and restarts everything for CHAOS_SECS seconds [1800]; CHAOS_SEED repeats a run
-	cargo test --test it -- --ignored --nocapture chaos::
+	cargo test --test it -- --ignored --nocapture delivery::chaos::
 
 prepare: web/node_modules ## Rewrites .sqlx after a change of a query or of the schema
 	cargo run --quiet --manifest-path tools/prepare/Cargo.toml --target-dir target

@@ -203,6 +203,8 @@ metric_names! {
     LIVE_READS_TOTAL = "engageninja_live_reads_total";
     /// Streams that were ended because their reader took nothing.
     STREAMS_DROPPED_TOTAL = "engageninja_streams_dropped_total";
+    /// Rows whose other half was missing when they were last looked for, by kind; stays 0.
+    ORPHANS = "engageninja_orphans_count";
     /// Messages let out of the backlog.
     RELEASED_TOTAL = "engageninja_released_total";
     /// Lanes that a sweep found forgotten although they had messages to let out; stays 0.

@@ -1,6 +1,7 @@
 //! Campaigns: made, changed, and followed by request or by stream. What starts and stops them is in [`switches`].
 
 pub mod pace;
+pub mod retries;
 pub mod switches;
 
 use chrono::{DateTime, Utc};

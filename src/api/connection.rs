@@ -16,10 +16,18 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// Takes connections in, each with so much patience.
-#[derive(Debug)]
 pub struct PatientAcceptor {
     inner: TcpAcceptor,
     patience: Duration,
+}
+
+impl std::fmt::Debug for PatientAcceptor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("PatientAcceptor")
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PatientAcceptor {

@@ -72,6 +72,10 @@ pub(super) struct MessageView {
     attempts: i32,
     /// It is not sent when it waits longer.
     expires_at: DateTime<Utc>,
+    /// The failed message that it takes the place of.
+    retry_of: Option<MessageId>,
+    /// The message that took its place, by which the person is counted.
+    retried_by: Option<MessageId>,
 }
 
 /// One message with its text and what was tried.
@@ -297,6 +301,8 @@ impl From<MessageRow> for MessageView {
             error_code: row.error_code,
             segments: row.segments.into(),
             attempts: row.attempts.into(),
+            retry_of: row.retry_of,
+            retried_by: row.retried_by,
             expires_at: row.expires_at,
         }
     }

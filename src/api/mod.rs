@@ -146,6 +146,7 @@ pub type CampaignResources = (
     campaigns::Campaigns,
     campaigns::switches::CampaignSwitches,
     campaigns::pace::CampaignPaces,
+    campaigns::retries::CampaignRetries,
 );
 
 fn campaign_resources(state: &ApiState) -> CampaignResources {
@@ -155,6 +156,7 @@ fn campaign_resources(state: &ApiState) -> CampaignResources {
         campaigns::Campaigns::new(state.clone()),
         campaigns::switches::CampaignSwitches::new(state.clone()),
         campaigns::pace::CampaignPaces::new(state.clone()),
+        campaigns::retries::CampaignRetries::new(state.clone()),
     )
 }
 

@@ -99,6 +99,8 @@ problem_types! {
     CampaignAlreadySent = 409 "campaign-already-sent" "The campaign was sent before",
     /// Only a campaign that is sending can be paused.
     CampaignNotSending = 409 "campaign-not-sending" "The campaign is not sending",
+    /// Nothing of it was sent that could be sent again.
+    CampaignNotSent = 409 "campaign-not-sent" "The campaign was not sent",
     /// Only a paused campaign can go on.
     CampaignNotPaused = 409 "campaign-not-paused" "The campaign is not paused",
     /// Only a scheduled campaign can be unscheduled.

@@ -86,6 +86,10 @@ struct SenderView {
     segments_per_sec_max: f64,
     /// Why it must not send for now; absent when it may.
     halt: Option<HaltView>,
+    /// Until when it goes at half its rate: a carrier said that it was exceeded.
+    slowed_until: Option<DateTime<Utc>>,
+    /// Until when nothing goes: a carrier takes no more before.
+    closed_until: Option<DateTime<Utc>>,
     /// Campaigns that are sending from it, or paused.
     running_campaigns: i64,
     /// When it was added.
@@ -375,6 +379,8 @@ impl From<SenderRow> for SenderView {
             segments_per_sec,
             segments_per_sec_max: kind.ceiling_per_sec(),
             halt: row.halt.map(HaltView::from),
+            slowed_until: row.slowed_until,
+            closed_until: row.closed_until,
             running_campaigns: row.running_campaigns,
             created_at: row.created_at,
         }

@@ -56,6 +56,8 @@ struct TenantSettings {
     consent_policy: ConsentPolicy,
     /// When bulk messages leave; the law's hours when absent.
     sending_window: Option<WindowView>,
+    /// Whether a message that the provider took and then failed is sent once more by itself, hours later.
+    late_retries: bool,
 }
 
 /// What shall change; what is absent stays.
@@ -75,6 +77,9 @@ struct TenantChange {
     consent_policy: Option<ConsentPolicy>,
     /// Within 08:00 to 21:00, or narrower.
     sending_window: Option<WindowView>,
+    /// Whether a message that the provider took and then failed, for a reason that may pass, is sent once more by itself, hours
+    /// later. Off by itself.
+    late_retries: Option<bool>,
 }
 
 #[OpenApi(tag = "Tag::Tenant")]
@@ -168,6 +173,7 @@ struct Changed {
     default_country: Option<String>,
     consent_policy: Option<ConsentPolicy>,
     sending_window: Option<SendingWindow>,
+    late_retries: Option<bool>,
 }
 
 impl Changed {
@@ -183,6 +189,9 @@ impl Changed {
         }
         if let Some(window) = self.sending_window {
             row.sending_window = Some(json!({ "start": window.start(), "end": window.end() }));
+        }
+        if let Some(is_on) = self.late_retries {
+            row.has_late_retries = is_on;
         }
     }
 }
@@ -205,6 +214,7 @@ impl TenantChange {
             default_country: country.transpose()?,
             consent_policy: self.consent_policy,
             sending_window: window.transpose()?,
+            late_retries: self.late_retries,
         })
     }
 }
@@ -243,12 +253,13 @@ fn settings(entry: DirectoryEntry, row: TenantRow) -> Result<TenantSettings, Sto
         default_country: row.default_country,
         consent_policy: row.consent_policy.parse()?,
         sending_window,
+        late_retries: row.has_late_retries,
     })
 }
 
 fn record(row: &TenantRow) -> serde_json::Value {
     json!({
         "timezone": row.timezone, "default_country": row.default_country, "consent_policy": row.consent_policy,
-        "sending_window": row.sending_window,
+        "sending_window": row.sending_window, "late_retries": row.has_late_retries,
     })
 }

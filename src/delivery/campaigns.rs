@@ -145,8 +145,11 @@ pub async fn resume_campaign(
     tenant_id: TenantId,
     id: CampaignId,
 ) -> Result<Switched, SwitchError> {
+    let may_send = senders::hold_of_campaign(tx.conn(), tenant_id, id).await?;
     let switched = switch(tx, tenant_id, id, Campaign::resume).await?;
-    require_sender(tx, &switched.campaign).await?;
+    if !may_send {
+        return Err(SwitchError::SenderRetired);
+    }
     lanes::wake_campaign(tx.conn(), tenant_id, id).await?;
     tx.announce(LANES, 0);
     Ok(switched)
@@ -203,18 +206,6 @@ pub async fn unschedule_campaign(
 pub async fn count_in_flight(db: &Db, tenant_id: TenantId, id: CampaignId) -> StoreResult<i64> {
     let mut tx = db.cell(tenant_id).begin().await?;
     attempts::count_in_flight(&mut tx, tenant_id, id).await
-}
-
-/// A campaign that goes on needs the sender it was started with.
-async fn require_sender(tx: &mut TenantTx, campaign: &Campaign) -> Result<(), SwitchError> {
-    let Some(sender_id) = campaign.sender_id else {
-        return Ok(());
-    };
-    if senders::hold_unretired(tx.conn(), campaign.tenant_id, sender_id).await? {
-        Ok(())
-    } else {
-        Err(SwitchError::SenderRetired)
-    }
 }
 
 async fn switch(

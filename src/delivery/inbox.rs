@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use super::feedback::FeedbackHeard;
 use super::moves::Moves;
 use super::outcomes::{self, CALLBACK, Known};
+use super::retries::{LateFailure, order_retries};
 use crate::domain::attempt::CallOutcome;
 use crate::domain::channel::Channel;
 use crate::domain::counts::{CountWord, CountedIn};
@@ -54,6 +55,7 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
     let mut moves = Moves::default();
     let mut believed = Vec::new();
     let mut feedback = FeedbackHeard::default();
+    let mut late = Vec::new();
     let heard = lock_heard(tx, &keys).await?;
     note_taken(tx, &heard, &by_message).await?;
     for heard in heard {
@@ -64,16 +66,20 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
             continue;
         };
         let counted_in = CountedIn::of(heard.campaign_id, heard.channel);
-        for (word, messages) in counted(heard.status, now.status) {
-            moves.add_word(heard.key.tenant_id, counted_in, word, messages);
+        if !heard.is_replaced {
+            for (word, messages) in counted(heard.status, now.status) {
+                moves.add_word(heard.key.tenant_id, counted_in, word, messages);
+            }
         }
         if let (Some(End::Failed), Some(code)) = (now.status.end(), &now.error_code) {
             feedback.failure(heard.key, heard.channel, code);
+            late.extend(LateFailure::of(&heard, code));
         }
         believed.push(now);
     }
     save_believed(tx, &believed).await?;
     feedback.save(tx).await?;
+    order_retries(tx, &late).await?;
     moves.save(tx).await
 }
 
@@ -193,6 +199,8 @@ mod tests {
             attempt_no: 1,
             status: known.map(sms),
             has_conflict: false,
+            step: 0,
+            is_replaced: false,
         };
         let reports: Vec<StatusReport> = words
             .iter()

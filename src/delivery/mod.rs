@@ -26,6 +26,7 @@ mod moves;
 mod outcomes;
 pub mod release;
 pub mod resolve;
+pub mod retries;
 pub mod senders;
 pub mod single;
 pub mod tenants;

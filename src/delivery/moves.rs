@@ -26,14 +26,16 @@ impl Moves {
     /// A locked message goes to another phase.
     pub(super) fn add(&mut self, message: &Locked, to: Phase, drop_reason: Option<DropReason>) {
         let (tenant_id, id) = (message.key.tenant_id, message.key.id);
-        let word = CountWord::of(to, drop_reason);
-        self.shift(
-            tenant_id,
-            CountedIn::of(message.campaign_id, message.channel),
-            CountWord::of(message.phase, message.drop_reason),
-            word,
-            1,
-        );
+        // The person is counted by the message that took its place.
+        if !message.is_replaced {
+            self.shift(
+                tenant_id,
+                CountedIn::of(message.campaign_id, message.channel),
+                CountWord::of(message.phase, message.drop_reason),
+                CountWord::of(to, drop_reason),
+                1,
+            );
+        }
         if let Some(kind) = EventKind::of(to) {
             self.events.push(Event {
                 key: message.key,
@@ -64,6 +66,14 @@ impl Moves {
             .entry((tenant_id, counted_in))
             .or_default()
             .shift(from, to, messages);
+    }
+
+    /// Several numbers change together.
+    pub(super) fn merge(&mut self, tenant_id: TenantId, counted_in: CountedIn, delta: &CountDelta) {
+        self.deltas
+            .entry((tenant_id, counted_in))
+            .or_default()
+            .merge(delta);
     }
 
     /// One number changes by itself.

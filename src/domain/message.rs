@@ -114,6 +114,15 @@ pub fn campaign_message_id(
     MessageId(Uuid::from_u64_pair(high, low))
 }
 
+/// The id of the message that takes the place of a failed one: the same with the next step, so that it cannot be made twice.
+///
+/// Of a single message, whose step is not in its id, these twelve bits are random; the next one is as good.
+pub fn retry_id(id: MessageId) -> MessageId {
+    let (high, low) = id.0.as_u64_pair();
+    let step = (high + 1) & 0xFFF;
+    MessageId(Uuid::from_u64_pair((high & !0xFFF) | step, low))
+}
+
 /// 30 bits that differ from campaign to campaign. The database takes them from an MD5 of the id's text, so this
 /// does too; nothing depends on their being hard to guess.
 fn campaign_bits(campaign_id: CampaignId) -> u64 {
@@ -135,6 +144,20 @@ mod tests {
         assert_eq!(id(0).0.get_version_num(), 7);
         assert!(id(0) < id(1) && id(1) < id(u32::MAX));
         assert_eq!(id(41), id(41));
+    }
+
+    #[test]
+    fn a_retry_has_the_id_of_the_next_step() {
+        let started_at = DateTime::from_timestamp_millis(1_764_000_000_000).unwrap();
+        let campaign = CampaignId(Uuid::from_u128(7));
+        let id = |step| campaign_message_id(started_at, campaign, step, 41);
+        assert_eq!(retry_id(id(0)), id(1));
+        assert_eq!(retry_id(retry_id(id(0))), id(2));
+        let single = MessageId(Uuid::from_u128(0x019a_0000_0000_7fff_8000_0000_0000_0001));
+        assert_eq!(
+            retry_id(single),
+            MessageId(Uuid::from_u128(0x019a_0000_0000_7000_8000_0000_0000_0001))
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod phone;
 pub mod rate;
 pub mod recipient;
 pub mod release;
+pub mod retries;
 pub mod search;
 pub mod segments;
 pub mod senders;

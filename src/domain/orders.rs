@@ -3,6 +3,7 @@
 //! They lie below everything else, so that any room may order a job and none needs to know who does it. A
 //! stored name is never changed and never used again.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ids::{CampaignId, ImportId, MessageId, TenantId};
@@ -34,6 +35,28 @@ pub struct CancelCampaign {
     pub campaign_id: CampaignId,
 }
 
+/// Send anew what failed of a campaign, behind what the request has done itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RetryFailed {
+    /// Whose campaign it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub campaign_id: CampaignId,
+    /// Messages behind this one.
+    pub after: MessageId,
+    /// What failed later was not asked for.
+    pub asked_at: DateTime<Utc>,
+}
+
+/// Send one message anew that its provider took and then failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RetryMessage {
+    /// Whose message it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub message_id: MessageId,
+}
+
 /// Start the campaigns whose time has come.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StartDueCampaigns {}
@@ -50,6 +73,10 @@ pub struct ImportContacts {
 /// Fold what transactions counted into the totals, and complete campaigns that have nothing left to do.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct FoldCampaignDeltas {}
+
+/// Look for rows whose other half is missing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CheckOrphans {}
 
 /// Make the partitions of the coming weeks, drop those past their retention.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -97,10 +124,13 @@ names! {
     SendMessage = "send-message",
     ExpandCampaign = "expand-campaign",
     CancelCampaign = "cancel-campaign",
+    RetryFailed = "retry-failed",
+    RetryMessage = "retry-message",
     StartDueCampaigns = "start-due-campaigns",
     ImportContacts = "import-contacts",
     FoldCampaignDeltas = "fold-campaign-deltas",
     MaintainPartitions = "maintain-partitions",
+    CheckOrphans = "check-orphans",
     PruneHistory = "prune-history",
     DemoAdvanceStatus = "demo-advance-status",
     SyncTenants = "sync-tenants",

@@ -98,6 +98,16 @@ impl Status {
             })
     }
 
+    /// The words on a channel that say that a message did not reach the person.
+    pub fn failed_words(channel: Channel) -> Vec<&'static str> {
+        let words = match channel {
+            Channel::Sms | Channel::Whatsapp => TEXT,
+            Channel::Email => EMAIL,
+        };
+        let failed = words.iter().filter(|word| word.end == Some(End::Failed));
+        failed.map(|status| status.word).collect()
+    }
+
     /// The provider's word, as stored.
     pub const fn as_str(self) -> &'static str {
         self.word

@@ -4,6 +4,7 @@
 //! [`registry`]; the machinery is [`queue`].
 
 pub mod cancel_campaign;
+pub mod check_orphans;
 pub mod clear_tenant;
 pub mod demo_advance_status;
 pub mod expand_campaign;
@@ -15,6 +16,8 @@ pub mod prune_history;
 pub mod queue;
 pub mod registry;
 pub mod resolve_doubt;
+pub mod retry_failed;
+pub mod retry_message;
 pub mod send_message;
 pub mod start_due_campaigns;
 pub mod sync_tenants;

@@ -10,9 +10,9 @@ use super::queue::{
 };
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
-    CancelCampaign, ClearTenant, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas,
-    FoldProviderEvents, ImportContacts, MaintainPartitions, PruneHistory, ResolveDoubt,
-    SendMessage, StartDueCampaigns, SyncTenants,
+    CancelCampaign, CheckOrphans, ClearTenant, DemoAdvanceStatus, ExpandCampaign,
+    FoldCampaignDeltas, FoldProviderEvents, ImportContacts, MaintainPartitions, PruneHistory,
+    ResolveDoubt, RetryFailed, RetryMessage, SendMessage, StartDueCampaigns, SyncTenants,
 };
 use crate::store::Tx;
 
@@ -98,6 +98,11 @@ orders! {
     // A run ends itself after seconds.
     CancelCampaign { queue: CAMPAIGNS, timeout_secs: 60, tries: 12, lane: |o| Some(o.tenant_id.0),
         unique: |o| Some(format!("cancel:{}", o.campaign_id)) },
+    // A run ends itself after seconds.
+    RetryFailed { queue: CAMPAIGNS, timeout_secs: 60, tries: 12, lane: |o| Some(o.tenant_id.0),
+        unique: |o| Some(format!("retry:{}:{}", o.campaign_id, o.asked_at.timestamp_micros())) },
+    RetryMessage { queue: CAMPAIGNS, timeout_secs: 30, tries: 12, lane: |o| Some(o.tenant_id.0),
+        unique: |o| Some(format!("retry:{}", o.message_id)) },
     StartDueCampaigns { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
         unique: |_| Some(StartDueCampaigns::NAME.into()) },
     // A run ends itself after seconds; one chunk of 1 MiB may wait for a slow disk.
@@ -108,6 +113,9 @@ orders! {
         unique: |_| Some(FoldCampaignDeltas::NAME.into()) },
     MaintainPartitions { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
         unique: |_| Some(MaintainPartitions::NAME.into()) },
+    // All of a large tenant may take a minute, and there may be a thousand.
+    CheckOrphans { queue: HOUSE, timeout_secs: 3_600, tries: 3, lane: |_| None,
+        unique: |_| Some(CheckOrphans::NAME.into()) },
     PruneHistory { queue: HOUSE, timeout_secs: 600, tries: 3, lane: |_| None,
         unique: |_| Some(PruneHistory::NAME.into()) },
     DemoAdvanceStatus { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
@@ -178,10 +186,13 @@ mod tests {
             (SendMessage::KIND, SendMessage::QUEUE),
             (ExpandCampaign::KIND, ExpandCampaign::QUEUE),
             (CancelCampaign::KIND, CancelCampaign::QUEUE),
+            (RetryFailed::KIND, RetryFailed::QUEUE),
+            (RetryMessage::KIND, RetryMessage::QUEUE),
             (StartDueCampaigns::KIND, StartDueCampaigns::QUEUE),
             (ImportContacts::KIND, ImportContacts::QUEUE),
             (FoldCampaignDeltas::KIND, FoldCampaignDeltas::QUEUE),
             (MaintainPartitions::KIND, MaintainPartitions::QUEUE),
+            (CheckOrphans::KIND, CheckOrphans::QUEUE),
             (PruneHistory::KIND, PruneHistory::QUEUE),
             (DemoAdvanceStatus::KIND, DemoAdvanceStatus::QUEUE),
             (SyncTenants::KIND, SyncTenants::QUEUE),

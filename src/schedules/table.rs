@@ -1,8 +1,8 @@
 //! The list: which job is ordered when.
 
 use crate::domain::orders::{
-    DemoAdvanceStatus, FoldCampaignDeltas, FoldProviderEvents, MaintainPartitions, PruneHistory,
-    ResolveDoubt, StartDueCampaigns, SyncTenants,
+    CheckOrphans, DemoAdvanceStatus, FoldCampaignDeltas, FoldProviderEvents, MaintainPartitions,
+    PruneHistory, ResolveDoubt, StartDueCampaigns, SyncTenants,
 };
 use crate::jobs::queue::{NewJob, Payload};
 use crate::store::schedules::NewSchedule;
@@ -39,6 +39,8 @@ pub const SCHEDULES: &[Schedule] = &[
     schedule::<MaintainPartitions>("partitions", "0 0 * * * *"),
     // Not at the full hour, when others are busy.
     schedule::<PruneHistory>("prune", "0 20 * * * *"),
+    // While America sleeps.
+    schedule::<CheckOrphans>("orphans", "0 40 8 * * *"),
 ];
 
 #[cfg(test)]

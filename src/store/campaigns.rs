@@ -106,7 +106,7 @@ pub async fn load_pace(
         LEFT JOIN LATERAL (
             SELECT s.provider, s.account_ref, s.address, s.segments_per_sec_override
             FROM senders s
-            WHERE s.tenant_id = c.tenant_id AND s.channel = c.channel AND (s.id = c.sender_id OR c.sender_id IS NULL)
+            WHERE s.tenant_id = c.tenant_id AND s.channel = c.channel AND (s.id = c.sender_id OR c.sender_id IS NULL AND s.status <> 'released')
             ORDER BY s.is_default DESC, s.id
             LIMIT 1
         ) s ON true

@@ -121,7 +121,8 @@ pub async fn recount(
                        ELSE 'dropped_' || m.drop_reason
                    END AS word, count(*) AS people
             FROM messages m
-            WHERE m.tenant_id = $1 AND m.campaign_id = $2
+            -- Whose place was taken is counted by the message that took it.
+            WHERE m.tenant_id = $1 AND m.campaign_id = $2 AND m.retried_by IS NULL
             GROUP BY 1
             UNION ALL
             SELECT 'skipped_' || s.reason, count(*)

@@ -43,6 +43,10 @@ pub struct MessageRow {
     pub status_at: Option<DateTime<Utc>>,
     /// The provider's code for what went wrong.
     pub error_code: Option<String>,
+    /// The failed message that it takes the place of.
+    pub retry_of: Option<MessageId>,
+    /// The message that took its place.
+    pub retried_by: Option<MessageId>,
 }
 
 struct Row {
@@ -61,6 +65,8 @@ struct Row {
     status: Option<String>,
     status_at: Option<DateTime<Utc>>,
     error_code: Option<String>,
+    retry_of: Option<Uuid>,
+    retried_by: Option<Uuid>,
 }
 
 impl TryFrom<Row> for MessageRow {
@@ -83,6 +89,8 @@ impl TryFrom<Row> for MessageRow {
             status: row.status,
             status_at: row.status_at,
             error_code: row.error_code,
+            retry_of: row.retry_of.map(MessageId),
+            retried_by: row.retried_by.map(MessageId),
         })
     }
 }
@@ -99,7 +107,7 @@ pub async fn list_of_campaign(
         Row,
         r#"
         SELECT tenant_id, id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost,
-               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
+               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code, retry_of, retried_by
         FROM messages
         WHERE tenant_id = $1 AND campaign_id = $2
           -- Not `IS NULL OR`: a bound keeps it a range of the index in any plan.
@@ -129,7 +137,7 @@ pub async fn list_of_contact(
         Row,
         r#"
         SELECT tenant_id, id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost,
-               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
+               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code, retry_of, retried_by
         FROM messages
         WHERE tenant_id = $1 AND contact_id = $2
           AND id < COALESCE($3, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
@@ -166,7 +174,7 @@ pub async fn list_by_key(
         Row,
         r#"
         SELECT m.tenant_id, m.id, campaign_id, contact_id, channel, COALESCE(phone_number, email_address) AS address, cost,
-               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code
+               phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code, retry_of, retried_by
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         "#,

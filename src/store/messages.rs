@@ -312,6 +312,8 @@ pub struct Locked {
     pub channel: Channel,
     /// Its newest attempt; 0 when there was none.
     pub attempt_no: i16,
+    /// Whether a new message has taken its place: what becomes of it counts no more.
+    pub is_replaced: bool,
 }
 
 struct LockedRow {
@@ -323,6 +325,7 @@ struct LockedRow {
     campaign_id: Option<Uuid>,
     channel: String,
     attempt_no: i16,
+    is_replaced: bool,
 }
 
 impl TryFrom<LockedRow> for Locked {
@@ -340,6 +343,7 @@ impl TryFrom<LockedRow> for Locked {
             campaign_id: row.campaign_id.map(CampaignId),
             channel: row.channel.parse()?,
             attempt_no: row.attempt_no,
+            is_replaced: row.is_replaced,
         })
     }
 }
@@ -351,7 +355,8 @@ pub async fn lock_messages<K>(tx: &mut Tx<K>, keys: &[MessageKey]) -> StoreResul
     query_as!(
         LockedRow,
         r#"
-        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no,
+               m.retried_by IS NOT NULL AS "is_replaced!"
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ORDER BY m.tenant_id, m.id
@@ -378,7 +383,8 @@ pub async fn lock_waiting(
     query_as!(
         LockedRow,
         r#"
-        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no,
+               m.retried_by IS NOT NULL AS "is_replaced!"
         FROM messages m
         WHERE m.tenant_id = $1 AND m.contact_id = ANY($2) AND m.phase = ANY($3)
           AND ($4::text IS NULL OR m.channel = $4 AND m.dest_mac = $5)
@@ -420,7 +426,8 @@ pub async fn lock_queued(
             ) p
             LIMIT $2
         )
-        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no
+        SELECT m.tenant_id, m.id, m.phase, m.drop_reason, m.lane_id, m.campaign_id, m.channel, m.attempt_no,
+               m.retried_by IS NOT NULL AS "is_replaced!"
         FROM waiting w
         JOIN messages m ON m.tenant_id = w.tenant_id AND m.id = w.id
         WHERE m.phase = 0

@@ -3,13 +3,13 @@
 pub mod changes;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, query, query_as};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::halts::Halt;
 use super::{StoreError, StoreResult, SystemTx, TenantTx};
 use crate::domain::channel::{Channel, Provider};
-use crate::domain::ids::{SenderId, TenantId};
+use crate::domain::ids::{CampaignId, SenderId, TenantId};
 use crate::domain::rate::sender_per_sec;
 use crate::domain::senders::{SenderKind, SenderState};
 
@@ -148,6 +148,10 @@ pub struct SenderRow {
     pub stated_per_sec: Option<f64>,
     /// Why it must not send, while it must not.
     pub halt: Option<Halt>,
+    /// Until when it goes at half its rate: a carrier said that it was exceeded.
+    pub slowed_until: Option<DateTime<Utc>>,
+    /// Until when nothing goes: a carrier takes no more before.
+    pub closed_until: Option<DateTime<Utc>>,
     /// Campaigns that are sending from it, or paused.
     pub running_campaigns: i64,
     /// When it was added.
@@ -168,6 +172,8 @@ struct ShownRow {
     halt_code: Option<String>,
     halted_at: Option<DateTime<Utc>>,
     halted_until: Option<DateTime<Utc>>,
+    slowed_until: Option<DateTime<Utc>>,
+    closed_until: Option<DateTime<Utc>>,
     running_campaigns: i64,
     created_at: DateTime<Utc>,
 }
@@ -204,6 +210,8 @@ impl TryFrom<ShownRow> for SenderRow {
             state,
             stated_per_sec: row.stated_per_sec,
             halt,
+            slowed_until: row.slowed_until,
+            closed_until: row.closed_until,
             running_campaigns: row.running_campaigns,
             created_at: row.created_at,
         })
@@ -224,12 +232,15 @@ pub async fn list_senders(
         SELECT s.id, s.channel, s.provider, s.account_ref, s.address, s.messaging_service_sid, s.is_default, s.status,
                s.segments_per_sec_override::float8 AS stated_per_sec, h.reason AS "halt_reason?", h.code AS "halt_code?",
                h.set_at AS "halted_at?", NULLIF(h.until, 'infinity') AS "halted_until?",
+               CASE WHEN b.slowed_until > app_now() THEN b.slowed_until END AS slowed_until,
+               CASE WHEN b.closed_until > app_now() THEN b.closed_until END AS closed_until,
                (SELECT count(*) FROM campaigns c
                 WHERE c.tenant_id = s.tenant_id AND c.sender_id = s.id AND c.status IN ('sending', 'paused'))
                    AS "running_campaigns!",
                s.created_at
         FROM senders s
         LEFT JOIN halts h ON h.tenant_id = s.tenant_id AND h.sender_id = s.id AND h.until > app_now()
+        LEFT JOIN buckets b ON b.name = 'sender:' || s.provider || ':' || s.address
         WHERE s.tenant_id = $1 AND ($2::uuid IS NULL OR s.id = $2) AND ($3::text IS NULL OR s.channel = $3)
           AND ($4::uuid IS NULL OR s.id < $4)
         ORDER BY s.id DESC
@@ -275,6 +286,31 @@ pub async fn load_for_update(
     .await?
     .ok_or(StoreError::NotFound { what: "sender" })?;
     load_row(tx, tenant_id, id).await
+}
+
+/// Whether what a campaign was started with may still be sent with; it cannot be retired before this transaction ends. True of
+/// a campaign that has no sender yet.
+///
+/// Asked before the campaign's row is taken: a retirement takes the sender first, too.
+pub async fn hold_of_campaign(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    campaign_id: CampaignId,
+) -> StoreResult<bool> {
+    let is_retired = query_scalar!(
+        r#"
+        SELECT s.status = 'released' AS "is_retired!"
+        FROM campaigns c
+        JOIN senders s ON s.tenant_id = c.tenant_id AND s.id = c.sender_id
+        WHERE c.tenant_id = $1 AND c.id = $2
+        FOR KEY SHARE OF s
+        "#,
+        tenant_id.0,
+        campaign_id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(is_retired != Some(true))
 }
 
 /// Whether a sender may still be sent with; it cannot be retired before this transaction ends.

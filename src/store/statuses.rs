@@ -27,6 +27,10 @@ pub struct Heard {
     pub status: Option<Status>,
     /// Whether two ends of different kind were heard.
     pub has_conflict: bool,
+    /// How often it was sent anew before.
+    pub step: i16,
+    /// Whether a new message has taken its place: what is heard of it counts no more.
+    pub is_replaced: bool,
 }
 
 /// Locks messages in the order of all writers, and reads what was heard of them.
@@ -34,7 +38,8 @@ pub async fn lock_heard(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<V
     let (tenant_ids, ids) = MessageKey::columns(keys);
     let rows = query!(
         r#"
-        SELECT m.tenant_id, m.id, m.channel, m.campaign_id, m.phase, m.attempt_no, m.status, m.status_conflict
+        SELECT m.tenant_id, m.id, m.channel, m.campaign_id, m.phase, m.attempt_no, m.status, m.status_conflict,
+               m.step, m.retried_by IS NOT NULL AS "is_replaced!"
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ORDER BY m.tenant_id, m.id
@@ -63,6 +68,8 @@ pub async fn lock_heard(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<V
                 attempt_no: row.attempt_no,
                 status,
                 has_conflict: row.status_conflict,
+                step: row.step,
+                is_replaced: row.is_replaced,
             })
         })
         .collect::<Result<_, StoreError>>()

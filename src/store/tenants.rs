@@ -22,6 +22,8 @@ pub struct TenantRow {
     pub sending_window: Option<Value>,
     /// Whether its messages are simulated.
     pub is_demo: bool,
+    /// Whether what a provider took and then failed is sent once more by itself.
+    pub has_late_retries: bool,
 }
 
 /// The tenant of this transaction.
@@ -29,7 +31,8 @@ pub async fn load_tenant(tx: &mut TenantTx, id: TenantId) -> StoreResult<TenantR
     query_as!(
         TenantRow,
         r#"
-        SELECT name, default_country, timezone, consent_policy, sending_window, is_demo
+        SELECT name, default_country, timezone, consent_policy, sending_window, is_demo,
+               late_retries > 0 AS "has_late_retries!"
         FROM tenants
         WHERE id = $1
         "#,
@@ -45,7 +48,8 @@ pub async fn load_for_update(tx: &mut TenantTx, id: TenantId) -> StoreResult<Ten
     query_as!(
         TenantRow,
         r#"
-        SELECT name, default_country, timezone, consent_policy, sending_window, is_demo
+        SELECT name, default_country, timezone, consent_policy, sending_window, is_demo,
+               late_retries > 0 AS "has_late_retries!"
         FROM tenants
         WHERE id = $1
         FOR UPDATE
@@ -62,7 +66,8 @@ pub async fn save_settings(tx: &mut TenantTx, id: TenantId, row: &TenantRow) -> 
     let done = query!(
         r#"
         UPDATE tenants
-        SET default_country = $2, timezone = $3, consent_policy = $4, sending_window = $5, updated_at = app_now()
+        SET default_country = $2, timezone = $3, consent_policy = $4, sending_window = $5,
+            late_retries = $6::boolean::int, updated_at = app_now()
         WHERE id = $1
         "#,
         id.0,
@@ -70,6 +75,7 @@ pub async fn save_settings(tx: &mut TenantTx, id: TenantId, row: &TenantRow) -> 
         row.timezone,
         row.consent_policy,
         row.sending_window,
+        row.has_late_retries,
     )
     .execute(tx.conn())
     .await?;

@@ -230,6 +230,7 @@ fn matrix() -> Vec<Row> {
         ("send_campaign", Needs(SendCampaigns), Nothing),
         ("get_campaign_pace", Needs(ReadCampaigns), Nothing),
         ("set_campaign_pace", Needs(SendCampaigns), Json(json!({}))),
+        ("retry_failed_messages", Needs(SendCampaigns), Nothing),
         ("update_campaign", Needs(WriteCampaigns), Json(json!({}))),
         (
             "schedule_campaign",

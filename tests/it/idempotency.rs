@@ -71,6 +71,11 @@ fn makers(twin: &Twin) -> Vec<(&'static str, String, Sends)> {
             "/keys",
             json!({"name": "shop", "role": "sender"}),
         ),
+        json(
+            "retry_failed_messages",
+            "/campaigns/{campaign_id}/retry-failed",
+            json!({}),
+        ),
         json("create_list", "/lists", json!({"name": "x"})),
         json(
             "create_sender",

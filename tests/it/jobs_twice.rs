@@ -4,16 +4,19 @@
 
 use std::time::Duration;
 
+use engageninja::delivery::inbox::fold::fold_events;
 use engageninja::domain::counts::CountWord;
-use engageninja::domain::ids::TenantId;
+use engageninja::domain::ids::{CampaignId, MessageId, TenantId};
 use engageninja::domain::orders::{
-    CancelCampaign, ClearTenant, DemoAdvanceStatus, ExpandCampaign, FoldCampaignDeltas,
-    FoldProviderEvents, ImportContacts, MaintainPartitions, NAMES, PruneHistory, ResolveDoubt,
-    SendMessage, StartDueCampaigns, SyncTenants,
+    CancelCampaign, CheckOrphans, ClearTenant, DemoAdvanceStatus, ExpandCampaign,
+    FoldCampaignDeltas, FoldProviderEvents, ImportContacts, MaintainPartitions, NAMES,
+    PruneHistory, ResolveDoubt, RetryFailed, RetryMessage, SendMessage, StartDueCampaigns,
+    SyncTenants,
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
+use uuid::Uuid;
 
 use crate::harness::db::TestDb;
 use crate::harness::world::World;
@@ -21,6 +24,36 @@ use crate::harness::{eventually, within};
 use crate::imports::office::{Office, counts, expected_of_long_sample, long_sample};
 
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Twenty messages that the provider took and then failed, for a reason that may pass.
+async fn failed_world() -> (World, CampaignId) {
+    let world = World::start().await;
+    world.add_contacts(20).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    let keys = world.let_out(campaign, 20).await;
+    world.begin(&keys).await;
+    world.db.execute(
+        "INSERT INTO cell.provider_events (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id,
+             provider_message_id, status, body)
+         SELECT 'tw:' || message_id, provider, account_ref, tenant_id, message_id, id, 'SM' || message_id, 'undelivered',
+                '{\"ErrorCode\": \"30003\"}'
+         FROM cell.send_attempts",
+    ).await;
+    while fold_events(&world.db.db()).await.unwrap() > 0 {}
+    assert_eq!(world.counts(campaign).await.get(CountWord::Failed), 20);
+    (world, campaign)
+}
+
+async fn sent_anew_once(world: &World, campaign: CampaignId) {
+    let anew = "SELECT count(*) FROM messages n JOIN messages o ON o.tenant_id = n.tenant_id AND o.retried_by = n.id
+        WHERE n.step = 1 AND n.retry_of = o.id";
+    assert_eq!(world.number(anew).await, 20);
+    assert_eq!(world.number("SELECT count(*) FROM messages").await, 40);
+    let counts = world.counts(campaign).await;
+    assert!(counts.is_balanced(), "{counts:?}");
+    let waiting = counts.get(CountWord::Queued) + counts.get(CountWord::Released);
+    assert_eq!((waiting, counts.get(CountWord::Failed)), (20, 0));
+}
 
 /// One test per job, and the list of the jobs that have one.
 macro_rules! twice {
@@ -204,6 +237,45 @@ twice! {
         assert_eq!(world.number(dropped).await, 300);
         let frozen = "SELECT (final_counts ->> 'dropped_cancelled')::bigint FROM campaigns";
         assert_eq!(world.number(frozen).await, 300);
+    }
+
+    RetryFailed: what_failed_is_sent_anew_once {
+        let (world, campaign_id) = failed_world().await;
+        let order = RetryFailed {
+            tenant_id: world.tenant_id,
+            campaign_id,
+            after: MessageId(Uuid::nil()),
+            asked_at: world.db.clock().now() + Duration::from_secs(1),
+        };
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        world.do_thrice(Some("campaigns"), &[order]).await;
+        worker.drain(DRAIN).await;
+        sent_anew_once(&world, campaign_id).await;
+    }
+
+    RetryMessage: a_message_that_failed_late_is_sent_anew_once {
+        let (world, campaign_id) = failed_world().await;
+        world.db.execute("UPDATE cell.tenants SET late_retries = 1").await;
+        let rows = world.rows("SELECT id FROM messages").await;
+        let orders: Vec<RetryMessage> = rows
+            .iter()
+            .map(|row| RetryMessage { tenant_id: world.tenant_id, message_id: MessageId(row.get(0)) })
+            .collect();
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        world.do_thrice(Some("messages"), &orders).await;
+        worker.drain(DRAIN).await;
+        sent_anew_once(&world, campaign_id).await;
+    }
+
+    CheckOrphans: a_look_for_orphans_changes_nothing {
+        let (world, campaign_id) = failed_world().await;
+        let worker = Worker::start(world.db.db(), world.without_sends()).await;
+        world.do_thrice(Some("campaign_totals"), &[CheckOrphans {}]).await;
+        worker.drain(DRAIN).await;
+        let counts = world.counts(campaign_id).await;
+        assert_eq!(counts.get(CountWord::Failed), 20);
+        assert_eq!(world.number("SELECT count(*) FROM messages").await, 20);
+        assert_eq!(world.number("SELECT count(*) FROM dead_jobs").await, 0);
     }
 
     StartDueCampaigns: a_campaign_whose_time_has_come_starts_once {

@@ -267,6 +267,7 @@ impl From<SwitchRefusal> for ApiError {
             Switch::Unschedule => ProblemType::CampaignNotScheduled,
             Switch::Pause => ProblemType::CampaignNotSending,
             Switch::Resume => ProblemType::CampaignNotPaused,
+            Switch::Reopen if refusal.status.is_startable() => ProblemType::CampaignNotSent,
             Switch::Cancel | Switch::Reopen => ProblemType::CampaignEnded,
         };
         Self::new(problem, refused(&refusal))

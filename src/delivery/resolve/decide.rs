@@ -89,12 +89,11 @@ async fn reopen(
     let Some(id) = campaign_id.filter(|_| decision == Decision::SendAgain) else {
         return Ok(());
     };
+    let may_send = senders::hold_of_campaign(tx.conn(), tenant_id, id).await?;
     // The campaign's row before its messages', as everybody takes them.
     let campaign = campaigns::load_for_update(tx.conn(), tenant_id, id).await?;
     let reopened = campaign.reopen()?;
-    if let Some(sender_id) = reopened.sender_id
-        && !senders::hold_unretired(tx.conn(), tenant_id, sender_id).await?
-    {
+    if !may_send {
         return Err(SenderRetired.into());
     }
     campaigns::save_campaign(tx, &reopened).await?;

@@ -73,7 +73,9 @@ impl Switch {
             Self::Pause => "only a campaign that is sending can be paused",
             Self::Resume => "only a paused campaign can go on",
             Self::Cancel => "only a campaign that has not ended can be cancelled",
-            Self::Reopen => "nothing of a campaign that was cancelled or has failed is sent again",
+            Self::Reopen => {
+                "nothing of a campaign that was not sent, or was cancelled, is sent again"
+            }
         }
     }
 }

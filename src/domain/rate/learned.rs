@@ -139,7 +139,7 @@ impl CallLimit {
 /// The next midnight on the Pacific coast of the US, where carriers begin their day.
 ///
 /// Source: Twilio's error page 30023: the daily cap of a brand is reset at midnight Pacific.
-fn next_midnight_pacific(at: DateTime<Utc>) -> DateTime<Utc> {
+pub fn next_midnight_pacific(at: DateTime<Utc>) -> DateTime<Utc> {
     let tomorrow = at.with_timezone(&Los_Angeles).date_naive().succ_opt();
     let midnight = tomorrow.map(|day| day.and_time(NaiveTime::MIN));
     midnight

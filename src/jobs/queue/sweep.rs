@@ -197,10 +197,17 @@ async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error>
         ready AS (
             UPDATE jobs j
             -- A new id: what the dead worker may still say names one that is gone.
-            SET id = DEFAULT, state = 0, lease = NULL, lease_until = NULL, last_error = 'lease expired'
+            SET id = DEFAULT, lease = NULL, lease_until = NULL, last_error = 'lease expired',
+                -- It may be what kills its workers, or have met three of them that were killed: it waits longer each time,
+                -- so that the one takes them down more slowly and the other meets one that lives.
+                state = CASE WHEN j.starts >= 3 THEN 2 ELSE 0 END,
+                run_at = (SELECT at FROM clock) + make_interval(secs => CASE
+                    WHEN j.starts >= 3 THEN $5 * power(2, least(j.starts - 3, 3)) / 4
+                    ELSE 0
+                END)
             FROM expired
             WHERE j.id = expired.id AND expired.reason IS NULL
-            RETURNING j.queue, j.id
+            RETURNING j.queue, j.id, j.state
         ),
         gone AS (
             DELETE FROM jobs j
@@ -217,7 +224,7 @@ async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error>
             RETURNING id
         ),
         queues AS (
-            SELECT queue, min(id) AS lowest_id FROM ready GROUP BY queue
+            SELECT queue, min(id) AS lowest_id FROM ready WHERE state = 0 GROUP BY queue
         )
         SELECT
             (SELECT count(*) FROM expired) AS "found!",
@@ -230,6 +237,7 @@ async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error>
         SWEEP_MAX,
         core.tuning.starts_max,
         core.tuning.sweep_grace.as_secs_f64(),
+        core.tuning.lease.as_secs_f64(),
     )
     .fetch_one(&core.system_pool)
     .await

@@ -78,7 +78,7 @@ impl Default for Tuning {
             retry_max: Duration::from_secs(1),
             lost_grace: Duration::from_millis(500),
             flush_max: Duration::from_secs(5),
-            starts_max: 5,
+            starts_max: 10,
         }
     }
 }

@@ -193,6 +193,8 @@ pub const ROOMS: &[Room] = &[
             // What a demo tenant begins with, when it is made here.
             "delivery::demo_seed",
             "delivery::imports",
+            // What failed is sent anew in the request's own transaction, like the other switches of a campaign.
+            "delivery::retries",
             // A sender is retired as a campaign is paused.
             "delivery::senders",
             // Members and those who run the platform invite alike.

@@ -244,6 +244,13 @@ async fn a_rate_that_was_exceeded_is_halved_for_a_minute_for_all_of_the_brand() 
     let until = it.learned("slowed_until").await;
     let secs = (until - heard_at).num_seconds();
     assert!((55..=65).contains(&secs), "{secs}");
+    let (db, tenant_id) = (it.world.db.db(), it.world.tenant_id);
+    let mut tx = db.cell(tenant_id).begin().await.unwrap();
+    let shown = load_row(&mut tx, tenant_id, it.sender().await)
+        .await
+        .unwrap();
+    assert_eq!(shown.slowed_until, Some(until), "its tenant is told");
+    drop(tx);
     let mates = "SELECT count(*) FROM buckets WHERE kind = 'sender' AND slowed_until IS NOT NULL";
     assert_eq!(it.world.number(mates).await, 2);
     assert_eq!(it.halts().await, []);

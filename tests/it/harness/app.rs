@@ -89,7 +89,7 @@ impl App {
     }
 
     /// Starts it beside a world, with little patience for readers of streams and little room between it and them.
-    pub async fn impatient(world: &World, patience: Duration) -> (Self, Tenant) {
+    pub fn impatient(world: &World, patience: Duration) -> (Self, Tenant) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(4096).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -147,7 +147,7 @@ async fn a_handler_whose_lease_is_lost_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_job_that_kills_its_process_five_times_is_dead() {
+async fn a_job_that_kills_its_process_ten_times_is_dead() {
     let test = TestDb::new().await;
     let db = test.db();
     put(&db, vec![note(1)]).await;
@@ -156,7 +156,7 @@ async fn a_job_that_kills_its_process_five_times_is_dead() {
         ..Told::about(&test, Duration::from_millis(500))
     };
 
-    for attempt in 1..=5 {
+    for attempt in 1..=10 {
         let mut child = Child::spawn(&told);
         child.says(&format!("starts {attempt}")).await;
         child.ends().await;
@@ -164,7 +164,7 @@ async fn a_job_that_kills_its_process_five_times_is_dead() {
     let survivor = Crew::eager(&db, &Setup::default());
 
     let dead = "SELECT count(*) FROM dead_jobs \
-                WHERE starts = 5 AND attempt = 5 AND reason = 'started 5 times and never ended'";
+                WHERE starts = 10 AND attempt = 10 AND reason = 'started 10 times and never ended'";
     eventually("it is dead", || async { number(&db, dead).await == 1 }).await;
     assert_eq!(live(&db).await, 0);
     assert_eq!(survivor.log.starts().len(), 0);

@@ -21,6 +21,7 @@ const WHERE_THEY_ARE: &str = "SELECT jsonb_build_object(
     'messages', (SELECT jsonb_object_agg(p, n) FROM (SELECT phase p, count(*) n FROM messages GROUP BY 1) x),
     'attempts', (SELECT jsonb_object_agg(s, n) FROM (SELECT state s, count(*) n FROM send_attempts GROUP BY 1) x),
     'jobs', (SELECT jsonb_object_agg(k, n) FROM (SELECT kind || state k, count(*) n FROM jobs GROUP BY 1) x),
+    'dead', (SELECT jsonb_agg(to_jsonb(d)) FROM dead_jobs d),
     'campaigns', (SELECT jsonb_agg(status) FROM campaigns),
     'lanes', (SELECT jsonb_agg(to_jsonb(l)) FROM lanes l),
     'shards', (SELECT jsonb_agg(to_jsonb(r)) FROM release_shards r),
