@@ -20,7 +20,9 @@ begin
   -- 1: the barriers of pause and suspension, all campaigns and tenants of the batch in ascending order.
   perform pg_advisory_xact_lock_shared(s.k)
   from (select campaign_lock_key(m.campaign_id) as k
-        from unnest(p_tenants, p_ids) as u(t, i) join messages m on m.tenant_id = u.t and m.id = u.i
+        -- A fence: with the condition inside, an index of campaigns looks good for a tenant of which little is known.
+        from unnest(p_tenants, p_ids) as u(t, i)
+        cross join lateral (select x.campaign_id from messages x where x.tenant_id = u.t and x.id = u.i offset 0) m
         where m.campaign_id is not null
         union
         select tenant_lock_key(d.t) from (select distinct u.t from unnest(p_tenants) as u(t)) d

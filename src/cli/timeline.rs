@@ -50,7 +50,8 @@ async fn list(installation: &Installation, json: bool) -> anyhow::Result<()> {
             .iter()
             .map(|t| json!({
                 "timeline": t.timeline, "system_identifier": t.system_identifier, "seen_at": t.seen_at,
-                "released_at": t.released_at, "released_by": t.released_by, "is_current": t.is_current,
+                "released_at": t.released_at, "released_by": t.released_by, "replays": t.replays,
+                "calls_restored": t.calls_restored, "is_current": t.is_current,
             }))
             .collect::<Vec<_>>()
     );

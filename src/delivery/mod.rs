@@ -21,6 +21,7 @@ pub mod inbox;
 pub mod incarnation;
 pub mod intake;
 pub mod invitations;
+mod journal;
 mod ledger;
 mod moves;
 mod outcomes;
@@ -41,6 +42,7 @@ use self::carriers::Carriers;
 use self::finish::{Finish, Finished};
 use self::gates::{Gates, Pass};
 use self::incarnation::Myself;
+use self::journal::Journal;
 use self::ledger::DatabaseLedger;
 use self::moves::Moves;
 use self::outcomes::{Known, OWNER};
@@ -52,7 +54,8 @@ use crate::domain::ids::{AttemptId, MessageKey};
 use crate::domain::message::{DropReason, Phase};
 use crate::jobs::queue::Fence;
 use crate::providers::demo::DemoProvider;
-use crate::providers::{ProviderSettings, SendRequest};
+use crate::providers::{Provider, ProviderSettings, SendRequest};
+use crate::store::attempts::Remembered;
 use crate::store::messages::{CallContent, Step, lock_messages, save_steps};
 use crate::store::{Db, StoreResult};
 
@@ -82,6 +85,7 @@ struct Inner {
     finish: Finish,
     carriers: Carriers,
     gates: Arc<Gates>,
+    journal: Arc<Journal>,
     stop_now: CancellationToken,
 }
 
@@ -100,6 +104,7 @@ impl Delivery {
             finish: Finish::spawn(db.clone(), &holds),
             carriers: Carriers::new(demo, providers, &holds),
             gates: Gates::spawn(db.clone(), myself.clone()),
+            journal: Journal::spawn(db.clone(), myself.clone(), Arc::new(holds)),
             db,
             myself,
             holds,
@@ -179,20 +184,47 @@ impl Inner {
             Ok(provider) => {
                 let _pass = self.wait_for_turn(&content, asked_at).await;
                 let stopping = self.stop_now.is_cancelled();
-                match call::reason_to_abort(
+                let reason = call::reason_to_abort(
                     asked_at,
                     incarnation,
                     &self.myself,
                     stopping,
                     &self.holds,
-                ) {
-                    Some(reason) => aborted(reason),
-                    None => call::make(&*provider, &request, attempt_no, &self.holds).await,
+                );
+                if let Some(reason) = reason {
+                    aborted(reason)
+                } else {
+                    let attempt = Remembered {
+                        key,
+                        attempt_no,
+                        attempt_id,
+                        incarnation,
+                        started_at: self.db.clock().now(),
+                    };
+                    let known = finished(Some(&content), aborted("")).known;
+                    self.make(&*provider, &request, attempt, known).await
                 }
             }
             Err(code) => CallOutcome::Halted { code: code.into() },
         };
         finished(Some(&content), outcome)
+    }
+
+    /// Makes a call that the journal remembers. What the simulated provider took is in the same database and forgotten with it.
+    async fn make(
+        &self,
+        provider: &dyn Provider,
+        request: &SendRequest,
+        attempt: Remembered,
+        known: Known,
+    ) -> CallOutcome {
+        let is_journaled = known.provider != channel::Provider::Demo;
+        let call = is_journaled.then(|| self.journal.begins(attempt, known));
+        let outcome = call::make(provider, request, attempt.attempt_no, &self.holds).await;
+        if let Some(call) = call {
+            call.ends(&outcome);
+        }
+        outcome
     }
 
     /// Waits until the account may make one more call; in vain when the permission grew old or the process stops, which

@@ -1,5 +1,6 @@
 //! Attempts: written ahead of the call, closed with its outcome. Whoever closes one holds its message's lock.
 
+use chrono::{DateTime, Utc};
 use sqlx::{PgPool, query};
 use uuid::Uuid;
 
@@ -58,6 +59,76 @@ pub async fn begin_attempts(
             })
         })
         .collect::<Result<_, StoreError>>()
+}
+
+/// An attempt as the process that made its call remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// Which message.
+    pub key: MessageKey,
+    /// Which of its attempts.
+    pub attempt_no: i16,
+    /// Its token.
+    pub attempt_id: AttemptId,
+    /// Whose it is.
+    pub incarnation: Incarnation,
+    /// When it was permitted.
+    pub started_at: DateTime<Utc>,
+}
+
+/// Opens attempts again that a server has forgotten, as begin had. The caller holds the locks of their messages, which wait.
+pub async fn restore_attempts(
+    tx: &mut SystemTx,
+    remembered: &[Remembered],
+    holds: &Holds,
+) -> StoreResult<()> {
+    if remembered.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<MessageKey> = remembered.iter().map(|one| one.key).collect();
+    let tokens: Vec<AttemptId> = remembered.iter().map(|one| one.attempt_id).collect();
+    let (tenant_ids, ids) = MessageKey::columns(&keys);
+    let attempt_nos: Vec<i16> = remembered.iter().map(|one| one.attempt_no).collect();
+    let incarnations: Vec<i64> = remembered.iter().map(|one| one.incarnation.0).collect();
+    let started: Vec<DateTime<Utc>> = remembered.iter().map(|one| one.started_at).collect();
+    query!(
+        r#"
+        WITH remembered AS MATERIALIZED (
+            SELECT u.attempt_no, u.id AS attempt_id, u.incarnation, u.started_at, m.tenant_id, m.id, m.provider,
+                   m.provider_account_sid, m.dest_mac, m.content_mac
+            FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::uuid[], $5::bigint[], $6::timestamptz[])
+                 AS u (tenant_id, message_id, attempt_no, id, incarnation, started_at)
+            JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.message_id
+        ), attempts AS (
+            INSERT INTO send_attempts (tenant_id, message_id, attempt_no, id, incarnation, provider, account_ref, dest_mac,
+                                       content_mac, started_at, deadline, next_look_at)
+            SELECT r.tenant_id, r.id, r.attempt_no, r.attempt_id, r.incarnation, r.provider, r.provider_account_sid,
+                   r.dest_mac, r.content_mac, r.started_at, r.started_at + $7, r.started_at + $8
+            FROM remembered r
+        ), calls AS (
+            INSERT INTO live_calls (account_ref, dest_mac, content_mac, tenant_id, message_id, attempt_no, since)
+            SELECT r.provider_account_sid, r.dest_mac, r.content_mac, r.tenant_id, r.id, r.attempt_no, r.started_at
+            FROM remembered r
+            ORDER BY r.provider_account_sid, r.dest_mac, r.content_mac, r.id
+            ON CONFLICT DO NOTHING
+        )
+        UPDATE messages m
+        SET phase = 2, phase_at = r.started_at, attempt_no = r.attempt_no
+        FROM remembered r
+        WHERE m.tenant_id = r.tenant_id AND m.id = r.id
+        "#,
+        &tenant_ids,
+        &ids,
+        &attempt_nos,
+        &AttemptId::column(&tokens),
+        &incarnations,
+        &started,
+        interval(holds.deadline),
+        interval(holds.first_look),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// How an attempt ends.

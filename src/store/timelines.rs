@@ -19,6 +19,10 @@ pub struct Timeline {
     pub released_at: Option<DateTime<Utc>>,
     /// Who released it.
     pub released_by: Option<String>,
+    /// Processes that have written down on it what it had forgotten of their calls.
+    pub replays: i32,
+    /// Calls that it had forgotten.
+    pub calls_restored: i64,
     /// Whether it is the one that answers.
     pub is_current: bool,
 }
@@ -46,12 +50,35 @@ pub async fn is_quarantined(tx: &mut SystemTx) -> StoreResult<bool> {
     Ok(is_quarantined)
 }
 
+/// The timeline of the server that answers; an unknown one is put into quarantine.
+pub async fn find_current(tx: &mut SystemTx) -> StoreResult<String> {
+    check_timeline(tx.conn()).await?;
+    let timeline = query_scalar!(
+        r#"SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS "timeline!""#
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(timeline)
+}
+
+/// Notes that one more process has written down on a server what that had forgotten of its calls.
+pub async fn note_replay(tx: &mut SystemTx, timeline: &str, restored: u64) -> StoreResult<()> {
+    query!(
+        "UPDATE database_timelines SET replays = replays + 1, calls_restored = calls_restored + $2 WHERE timeline = $1",
+        timeline,
+        restored as i64,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Every server that was met, the newest first.
 pub async fn list_timelines(tx: &mut SystemTx) -> StoreResult<Vec<Timeline>> {
     query_as!(
         Timeline,
         r#"
-        SELECT timeline, system_identifier, seen_at, released_at, released_by,
+        SELECT timeline, system_identifier, seen_at, released_at, released_by, replays, calls_restored,
                timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS "is_current!"
         FROM database_timelines
         ORDER BY seen_at DESC, timeline DESC

@@ -460,7 +460,7 @@ async fn statements_of_begin(conn: &mut PgConnection) -> Vec<String> {
         })
         .collect();
     assert_eq!(statements.len(), 2, "{statements:?}");
-    assert!(statements.iter().all(|s| s.contains("join messages")));
+    assert!(statements.iter().all(|s| s.contains(" messages ")));
     statements
 }
 

@@ -37,6 +37,11 @@ struct TimelineView {
     released_at: Option<DateTime<Utc>>,
     /// Who released it.
     released_by: Option<String>,
+    /// Workers that have written down on it what it had forgotten of their calls. Release it when every worker that lived
+    /// through the change has.
+    replays: i32,
+    /// Calls that it had forgotten.
+    calls_restored: i64,
     /// Whether it is the one that answers.
     is_current: bool,
 }
@@ -131,6 +136,8 @@ impl From<Timeline> for TimelineView {
             seen_at: row.seen_at,
             released_at: row.released_at,
             released_by: row.released_by,
+            replays: row.replays,
+            calls_restored: row.calls_restored,
             is_current: row.is_current,
         }
     }

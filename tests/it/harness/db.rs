@@ -5,7 +5,7 @@
 //! watchdog waits for it and cleans up.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -184,6 +184,34 @@ impl Cluster {
         self.server = Some(start(&self.launch).await);
     }
 
+    /// Keeps a copy of it as it is now, which is what a standby is that hears no more.
+    pub async fn keep_copy(&mut self) -> StandBy {
+        let data = self
+            .server
+            .as_ref()
+            .expect("the server runs")
+            .database_dir()
+            .to_owned();
+        let copy = data.with_extension("copy");
+        self.stop().await;
+        shell(&["cp", "-a"], &[&data, &copy]).await;
+        self.start().await;
+        StandBy { data, copy }
+    }
+
+    /// Crashes, and promotes the copy in its place: at the same address answers another timeline, which has forgotten
+    /// everything since the copy.
+    pub async fn fail_over(&mut self, to: StandBy) {
+        self.crash().await;
+        shell(&["rm", "-rf"], &[&to.data]).await;
+        shell(&["mv"], &[&to.copy, &to.data]).await;
+        shell(&["touch"], &[&to.data.join("recovery.signal")]).await;
+        self.launch
+            .settings
+            .push(("restore_command".into(), "false".into()));
+        self.start().await;
+    }
+
     /// A migrated database of it.
     pub async fn db(&self) -> TestDb {
         let name = next_name();
@@ -200,6 +228,23 @@ impl Cluster {
         };
         execute(&self.options, sql).await;
     }
+}
+
+/// A copy of a cluster.
+#[derive(Debug)]
+pub struct StandBy {
+    data: PathBuf,
+    copy: PathBuf,
+}
+
+async fn shell(command: &[&str], paths: &[&Path]) {
+    let status = tokio::process::Command::new(command[0])
+        .args(&command[1..])
+        .args(paths)
+        .status()
+        .await
+        .unwrap();
+    assert!(status.success(), "{command:?} {paths:?}");
 }
 
 impl Drop for Cluster {
