@@ -21,6 +21,10 @@ pub(super) struct BatchSpec {
     pub(super) parallel: usize,
 }
 
+/// How long the first message of a small batch waits for others. An account may make a few calls at once only, so that
+/// messages come one by one: without the wait each would cost a commit.
+pub(super) const LINGER: Duration = Duration::from_millis(10);
+
 /// Items that wait for a batch; more than any process has handlers.
 const WAITING_MAX: usize = 8192;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::batch::{BatchSpec, Batcher};
+use super::batch::{BatchSpec, Batcher, LINGER};
 use super::incarnation::Myself;
 use crate::domain::attempt::Verdict;
 use crate::domain::holds::Holds;
@@ -21,7 +21,7 @@ use crate::telemetry;
 /// Measured on 2 cores: 64 a commit and 4 connections carry 29,000 a second, 16 a commit 12,800.
 const BATCH: BatchSpec = BatchSpec {
     items_max: 64,
-    linger: Duration::from_millis(3),
+    linger: LINGER,
     parallel: 4,
 };
 /// A deadlock is tried again at once, so often.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{BatchSpec, Batcher};
+use super::batch::{BatchSpec, Batcher, LINGER};
 use super::begin::retry_deadlocks;
 use super::feedback::FeedbackHeard;
 use super::outcomes::{self, Known};
@@ -20,7 +20,7 @@ use crate::store::{Db, StoreError, StoreResult};
 /// As `begin`: 64 outcomes a commit.
 const BATCH: BatchSpec = BatchSpec {
     items_max: 64,
-    linger: Duration::from_millis(3),
+    linger: LINGER,
     parallel: 4,
 };
 /// Between two tries while the database is away.
