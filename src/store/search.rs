@@ -434,8 +434,13 @@ async fn list_ids_by_provider(
             FROM tenant_channel_credentials_v2 c
             WHERE c.tenant_id = $1 AND c.account_ref IS NOT NULL
         ) a
-        JOIN message_provider_mappings p
-          ON p.provider = a.provider AND p.provider_account = a.account_ref AND p.provider_message_id = $2
+        -- A fence: with the limit outside, walking a whole index in order looks good while there is little in it.
+        CROSS JOIN LATERAL (
+            SELECT m.message_id, m.tenant_id
+            FROM message_provider_mappings m
+            WHERE m.provider = a.provider AND m.provider_account = a.account_ref AND m.provider_message_id = $2
+            OFFSET 0
+        ) p
         WHERE p.tenant_id = $1
         LIMIT $3
         "#,
