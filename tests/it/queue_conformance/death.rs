@@ -115,7 +115,9 @@ async fn a_sleeper_that_has_claimed_its_job_again_does_not_complete_it_by_its_ol
     })
     .await;
     child.signal(Signal::SIGCONT);
-    child.says("starts 2").await;
+    // A claim that was on its way when it fell asleep may be forgotten, and the job claimed once more after its lease.
+    let started = child.next().await;
+    assert!(["starts 2", "starts 3"].contains(&&*started), "{started}");
     child.tell("1").await;
     until_says(&mut child, "done 0 lost 0 missed 1").await;
 
