@@ -13,9 +13,8 @@ use crate::harness::world::World;
 /// which is two seconds' worth. On a machine with time it is the burst alone.
 const BURST_MAX: f64 = 3.0 + 40.0;
 
-/// How soon another pace shows: within a second, and the rest is for a machine that is busy with other tests. At the pace
-/// before, ten messages would take so long.
-const SOON: TimeDelta = TimeDelta::seconds(5);
+/// How soon another pace shows.
+const SOON: TimeDelta = TimeDelta::seconds(1);
 
 /// What the provider accepted so far, in order.
 async fn accepted(world: &World) -> Vec<DateTime<Utc>> {
