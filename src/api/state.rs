@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::events::pump::SLOW_READER;
+use super::events::pump::{KEEP_ALIVE, SLOW_READER};
 use super::front::Front;
 use super::passwords::Passwords;
 use crate::clock::Clock;
@@ -42,6 +42,8 @@ pub struct ApiState {
     pub streams: CancellationToken,
     /// How long the reader of a stream may take nothing.
     pub slow_reader: Duration,
+    /// Between two signs of life on a stream that has nothing to say.
+    pub keep_alive: Duration,
 }
 
 impl ApiState {
@@ -53,6 +55,7 @@ impl ApiState {
             keys: KeyRing::default(),
             streams: CancellationToken::new(),
             slow_reader: SLOW_READER,
+            keep_alive: KEEP_ALIVE,
             db,
             mac_key,
             front: Arc::default(),

@@ -136,9 +136,9 @@ pub async fn pick_in_order(tx: &mut SystemTx, window: i64) -> StoreResult<Vec<Pi
         WITH picked AS (
             SELECT tenant_id, id
             FROM messages
-            WHERE phase = 0
+            WHERE waiting_phase = 0
             ORDER BY lane_id, id
-            LIMIT GREATEST(0, $1 - (SELECT count(*) FROM messages WHERE phase = 1))
+            LIMIT GREATEST(0, $1 - (SELECT count(*) FROM messages WHERE released_at IS NOT NULL))
             FOR UPDATE SKIP LOCKED
         )
         UPDATE messages m

@@ -58,7 +58,8 @@ pub async fn drop_waiting(
         WITH locked AS (
             SELECT m.tenant_id, m.id, m.phase
             FROM messages m
-            WHERE m.tenant_id = $1 AND m.campaign_id = $2 AND m.id > $3 AND m.phase = ANY($4)
+            WHERE m.tenant_id = $1 AND m.campaign_id = $2 AND m.phase = ANY($4)
+              AND m.id > GREATEST($3, campaign_ids_from($1, $2)) AND m.id < campaign_ids_to($1, $2)
             -- One order for every writer of many rows, so that two of them never deadlock.
             ORDER BY m.tenant_id, m.id
             LIMIT $5

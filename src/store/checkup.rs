@@ -123,6 +123,7 @@ pub async fn recount(
             FROM messages m
             -- Whose place was taken is counted by the message that took it.
             WHERE m.tenant_id = $1 AND m.campaign_id = $2 AND m.retried_by IS NULL
+              AND m.id >= campaign_ids_from($1, $2) AND m.id < campaign_ids_to($1, $2)
             GROUP BY 1
             UNION ALL
             SELECT 'skipped_' || s.reason, count(*)

@@ -104,7 +104,7 @@ pub async fn wake_lost(
             JOIN tenants t ON t.id = l.tenant_id AND t.status = 'active'
             LEFT JOIN campaigns c ON c.tenant_id = l.tenant_id AND c.id = l.campaign_id
             JOIN LATERAL (
-                SELECT m.id FROM messages m WHERE m.lane_id = l.id AND m.phase = 0 ORDER BY m.lane_id, m.id LIMIT 1
+                SELECT m.id FROM messages m WHERE m.lane_id = l.id AND m.waiting_phase = 0 ORDER BY m.lane_id, m.id LIMIT 1
             ) first ON NOT l.active OR first.id < l.head
             WHERE (c.id IS NULL OR c.status = 'sending')
               AND NOT EXISTS (SELECT FROM lane_wakes w WHERE w.tenant_id = l.tenant_id AND w.lane_id = l.id)

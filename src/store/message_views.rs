@@ -110,8 +110,8 @@ pub async fn list_of_campaign(
                phase, phase_at, drop_reason, expires_at, attempt_no, status, status_at, error_code, retry_of, retried_by
         FROM messages
         WHERE tenant_id = $1 AND campaign_id = $2
-          -- Not `IS NULL OR`: a bound keeps it a range of the index in any plan.
-          AND id > COALESCE($3, '00000000-0000-0000-0000-000000000000'::uuid)
+          -- Not `IS NULL OR`: bounds keep it a range of the index in any plan.
+          AND id > GREATEST($3, campaign_ids_from($1, $2)) AND id < campaign_ids_to($1, $2)
         ORDER BY id
         LIMIT $4
         "#,

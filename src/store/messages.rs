@@ -420,7 +420,7 @@ pub async fn lock_queued(
             CROSS JOIN LATERAL (
                 SELECT m.tenant_id, m.id
                 FROM messages m
-                WHERE m.lane_id = l.id AND m.phase = 0
+                WHERE m.lane_id = l.id AND m.waiting_phase = 0
                 ORDER BY m.id
                 LIMIT $2
             ) p

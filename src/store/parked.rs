@@ -50,7 +50,7 @@ pub async fn list_parked(
         WITH parked AS MATERIALIZED (
             SELECT m.tenant_id, m.id, m.campaign_id, m.channel, m.phase_at, m.expires_at
             FROM messages m
-            WHERE m.phase = 5 AND (m.tenant_id, m.id) > ($1, $2)
+            WHERE m.waiting_phase = 5 AND (m.tenant_id, m.id) > ($1, $2)
             ORDER BY m.tenant_id, m.id
             LIMIT $3
         )
@@ -106,7 +106,7 @@ pub async fn list_parked_of_campaign(
         r#"
         SELECT id
         FROM messages
-        WHERE tenant_id = $1 AND campaign_id = $2 AND phase = 5
+        WHERE tenant_id = $1 AND campaign_id = $2 AND waiting_phase = 5
         ORDER BY id
         LIMIT $3
         "#,

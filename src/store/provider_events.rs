@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
-use sqlx::query;
+use sqlx::{query, query_scalar};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx, interval};
@@ -32,20 +32,66 @@ pub struct NewEvent {
     pub body: Value,
 }
 
-/// Stores events; one that is there already stays as it is. Answers how many are new.
-pub async fn insert_events(tx: &mut SystemTx, events: &[NewEvent]) -> StoreResult<u64> {
+impl NewEvent {
+    /// The provider's error code, where it gave one.
+    pub fn error_code(&self) -> Option<&str> {
+        told_code(self.body.get("ErrorCode")?.as_str()?)
+    }
+}
+
+/// Twilio says an empty code, or 0, for none.
+fn told_code(code: &str) -> Option<&str> {
+    (!code.is_empty() && code != "0").then_some(code)
+}
+
+/// The channel of each event's attempt; none of one that we know of no such attempt for.
+pub async fn list_channels(
+    tx: &mut SystemTx,
+    events: &[NewEvent],
+) -> StoreResult<Vec<Option<Channel>>> {
+    let ids = |f: fn(&NewEvent) -> Uuid| events.iter().map(f).collect::<Vec<Uuid>>();
+    let words = query_scalar!(
+        r#"
+        -- No joins: each attempt and each message by its key.
+        SELECT (SELECT m.channel FROM messages m
+                WHERE m.tenant_id = u.tenant_id AND m.id = u.message_id
+                  AND EXISTS (SELECT FROM send_attempts a
+                              WHERE a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.id = u.attempt_id)
+               ) AS channel
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS u (tenant_id, message_id, attempt_id, place)
+        ORDER BY u.place
+        "#,
+        &ids(|event| event.key.tenant_id.0),
+        &ids(|event| event.key.id.0),
+        &ids(|event| event.attempt_id.0),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    words
+        .into_iter()
+        .map(|word| Ok(word.map(|word| word.parse()).transpose()?))
+        .collect()
+}
+
+/// Stores events, each with whether it is folded already; one that is there stays as it is. Answers how many are new.
+pub async fn insert_events(
+    tx: &mut SystemTx,
+    events: &[NewEvent],
+    is_folded: &[bool],
+) -> StoreResult<u64> {
     let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
     let ids = |f: fn(&NewEvent) -> Uuid| events.iter().map(f).collect::<Vec<Uuid>>();
     let bodies: Vec<Value> = events.iter().map(|event| event.body.clone()).collect();
     let done = query!(
         r#"
         INSERT INTO provider_events (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id,
-                                     provider_message_id, status, body)
+                                     provider_message_id, status, body, folded_at)
         SELECT u.dedup_key, u.provider, u.account_ref, u.tenant_id, u.message_id, u.attempt_id, u.provider_message_id,
-               u.status, u.body
+               u.status, u.body, CASE WHEN u.is_folded THEN app_now() END
         FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],
-                    $9::jsonb[])
-             AS u (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id, provider_message_id, status, body)
+                    $9::jsonb[], $10::boolean[])
+             AS u (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id, provider_message_id, status, body,
+                   is_folded)
         -- Two batches with the same events wait for each other in one order.
         ORDER BY u.dedup_key
         ON CONFLICT DO NOTHING
@@ -59,6 +105,7 @@ pub async fn insert_events(tx: &mut SystemTx, events: &[NewEvent]) -> StoreResul
         &column(|event| &event.provider_message_id) as &[&str],
         &column(|event| &event.status) as &[&str],
         &bodies,
+        is_folded,
     )
     .execute(tx.conn())
     .await?;
@@ -142,9 +189,7 @@ pub async fn take_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<DueEvent
                 attempt: row.attempt_no.zip(channel),
                 provider_message_id: row.provider_message_id,
                 status: row.status,
-                error_code: row
-                    .error_code
-                    .filter(|code| !code.is_empty() && code != "0"),
+                error_code: row.error_code.filter(|code| told_code(code).is_some()),
                 received_at: row.received_at,
                 tries: row.tries,
             })

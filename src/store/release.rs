@@ -137,13 +137,13 @@ pub async fn promote_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<Moved
         WITH due AS (
             SELECT tenant_id, id
             FROM messages
-            WHERE phase = -1 AND ready_at <= app_now()
+            WHERE waiting_phase = -1 AND ready_at <= app_now()
             ORDER BY ready_at, id
             LIMIT $1
         ), locked AS (
             SELECT m.tenant_id, m.id
             FROM due d
-            JOIN messages m ON m.tenant_id = d.tenant_id AND m.id = d.id AND m.phase = -1
+            JOIN messages m ON m.tenant_id = d.tenant_id AND m.id = d.id AND m.waiting_phase = -1
             ORDER BY m.tenant_id, m.id
             FOR UPDATE OF m SKIP LOCKED
         ), moved AS (
@@ -177,13 +177,13 @@ pub async fn return_expired_slots(
         WITH old AS (
             SELECT tenant_id, id
             FROM messages
-            WHERE phase = 1 AND phase_at < app_now() - $1::interval
-            ORDER BY phase_at
+            WHERE released_at < app_now() - $1::interval
+            ORDER BY released_at
             LIMIT $2
         ), locked AS (
             SELECT m.tenant_id, m.id
             FROM old o
-            JOIN messages m ON m.tenant_id = o.tenant_id AND m.id = o.id AND m.phase = 1
+            JOIN messages m ON m.tenant_id = o.tenant_id AND m.id = o.id AND m.released_at IS NOT NULL
             ORDER BY m.tenant_id, m.id
             FOR UPDATE OF m SKIP LOCKED
         ), moved AS (
@@ -278,7 +278,7 @@ pub async fn count_under_way(tx: &mut SystemTx, call_max: Duration) -> StoreResu
         r#"
         SELECT lane_id, provider_account_sid AS account_ref, provider = 'demo' AS "is_demo!", count(*) AS "messages!"
         FROM messages
-        WHERE phase = 1
+        WHERE released_at IS NOT NULL
         GROUP BY lane_id, provider_account_sid, provider
         "#
     )
@@ -316,7 +316,7 @@ pub async fn time_to_work(tx: &mut SystemTx) -> StoreResult<Option<Duration>> {
         r#"
         SELECT CASE
             WHEN EXISTS (SELECT FROM lane_wakes) THEN 0
-            WHEN EXISTS (SELECT FROM messages WHERE phase = -1 AND ready_at <= app_now()) THEN 0
+            WHEN EXISTS (SELECT FROM messages WHERE waiting_phase = -1 AND ready_at <= app_now()) THEN 0
             ELSE (SELECT EXTRACT(epoch FROM min(next_at) - app_now())::float8 FROM tenant_turns WHERE shard = $1 AND active)
         END
         "#,
@@ -484,7 +484,7 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant]) -> StoreResult<Vec<Picked
             CROSS JOIN LATERAL (
                 SELECT m.tenant_id, m.id, m.lane_id, m.cost
                 FROM messages m
-                WHERE m.lane_id = g.id AND m.phase = 0 AND m.id >= g.head
+                WHERE m.lane_id = g.id AND m.waiting_phase = 0 AND m.id >= g.head
                 ORDER BY m.id
                 -- No message costs less than 1.
                 LIMIT g.cost
@@ -547,7 +547,7 @@ pub async fn save_served(tx: &mut SystemTx, lanes: &[Served]) -> StoreResult<()>
         LEFT JOIN LATERAL (
             SELECT m.id
             FROM messages m
-            WHERE m.lane_id = o.id AND m.phase = 0 AND m.id >= o.head
+            WHERE m.lane_id = o.id AND m.waiting_phase = 0 AND m.id >= o.head
             ORDER BY m.id
             LIMIT 1
         ) n ON true

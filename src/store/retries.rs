@@ -98,7 +98,8 @@ pub async fn list_failed(
         r#"
         SELECT m.id
         FROM messages m
-        WHERE m.tenant_id = $1 AND m.campaign_id = $2 AND m.id > $3 AND m.retried_by IS NULL
+        WHERE m.tenant_id = $1 AND m.campaign_id = $2 AND m.retried_by IS NULL
+          AND m.id > GREATEST($3, campaign_ids_from($1, $2)) AND m.id < campaign_ids_to($1, $2)
           AND (m.phase = 4 AND m.status = ANY($4) AND m.status_at <= $6
                OR m.phase = 6 AND m.drop_reason = ANY($5) AND m.phase_at <= $6)
         ORDER BY m.id

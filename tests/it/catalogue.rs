@@ -41,7 +41,7 @@ const TENANT_TABLES: &str = "
 
 #[tokio::test]
 async fn the_schema_has_no_faults() {
-    let db = TestDb::new().await;
+    let db = TestDb::with_all_partitions().await;
     let mut conn = superuser(&db).await;
     assert_eq!(faults(&mut conn).await, Vec::<String>::new());
 }

@@ -47,7 +47,7 @@ fn assert_fault(findings: &[Value], check: &str, mend: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healthy_installation_has_no_fault_and_a_wrong_count_is_found() {
-    let world = World::start().await;
+    let world = World::on(TestDb::with_all_partitions().await).await;
     // The first program writes the key's fingerprint down.
     run(on(&world.db, &["queue", "list"])).await;
     world.add_contacts(30).await;
@@ -94,7 +94,7 @@ async fn a_healthy_installation_has_no_fault_and_a_wrong_count_is_found() {
 
 #[tokio::test]
 async fn each_planted_fault_is_found_with_its_mend() {
-    let db = TestDb::new().await;
+    let db = TestDb::with_all_partitions().await;
     run(on(&db, &["queue", "list"])).await;
     // Nothing runs: nobody leads and nobody ticks.
     let found = findings(doctor(&db)).await;

@@ -346,7 +346,7 @@ twice! {
     }
 
     MaintainPartitions: partitions_are_made_once {
-        let world = World::start().await;
+        let world = World::on(TestDb::with_all_partitions().await).await;
         let pieces = "SELECT count(*) FROM pg_inherits";
         let before = world.number(pieces).await;
         let worker = world.worker().await;

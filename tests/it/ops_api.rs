@@ -272,7 +272,7 @@ async fn lanes_show_what_waits_whose_turn_it_is_and_what_holds_them() {
             .find(|lane| lane["campaign_id"] == campaign.to_string());
         found.unwrap_or(Value::Null)
     };
-    let braked = "ALTER TABLE cell.campaigns ALTER pace_per_sec SET DEFAULT 0.02";
+    let braked = "ALTER TABLE cell.campaigns ALTER pace_per_sec SET DEFAULT 0.2";
     desk.world.db.execute(braked).await;
     let slow = desk.world.campaign("Slow").await;
     let brakeless = "ALTER TABLE cell.campaigns ALTER pace_per_sec DROP DEFAULT";
@@ -289,7 +289,7 @@ async fn lanes_show_what_waits_whose_turn_it_is_and_what_holds_them() {
     let shown = lane(slow).await;
     assert_eq!(
         (&shown["paced_by"], &shown["allowed_per_sec"]),
-        (&json!("campaign"), &json!(0.02))
+        (&json!("campaign"), &json!(0.2))
     );
     assert_eq!(
         (&shown["is_active"], &shown["class"], &shown["ring"]),

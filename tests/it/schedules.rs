@@ -9,6 +9,7 @@ use engageninja::schedules::table::SCHEDULES;
 use engageninja::store::startup::maintain_partitions;
 use sqlx::Row;
 
+use crate::harness::db::TestDb;
 use crate::harness::eventually;
 use crate::harness::world::World;
 
@@ -102,7 +103,7 @@ async fn a_schedule_that_an_operator_switched_off_orders_nothing() {
 #[tokio::test]
 async fn after_ten_weeks_without_a_scheduler_nothing_is_refused_and_the_next_start_makes_partitions()
  {
-    let world = World::start().await;
+    let world = World::on(TestDb::with_all_partitions().await).await;
     world.add_contacts(10).await;
 
     world.db.advance(10 * WEEK).await;

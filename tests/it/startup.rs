@@ -172,7 +172,7 @@ async fn a_database_that_does_not_answer_is_called_so() {
 #[tokio::test]
 async fn after_ten_weeks_without_a_scheduler_nothing_was_refused_and_partitions_come_with_a_start()
 {
-    let db = TestDb::new().await;
+    let db = TestDb::with_all_partitions().await;
     start(&db, &development()).await.unwrap();
 
     db.advance(10 * WEEK).await;

@@ -25,8 +25,8 @@ use crate::telemetry::STREAMS_DROPPED_TOTAL;
 
 /// How long a reader may take nothing, of a process that serves people.
 pub const SLOW_READER: Duration = Duration::from_secs(30);
-/// A sign of life when nothing else is sent, so that no proxy takes the stream for dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Between two signs of life when nothing else is sent, so that no proxy takes the stream for dead.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long one stream lasts; a session may end meanwhile, and a key be revoked.
 const LIFETIME: Duration = Duration::from_mins(15);
 
@@ -58,7 +58,7 @@ pub fn stream<T: LiveEvent>(state: &ApiState, watch: Watch) -> LiveStream<T> {
                 .id(event.version().to_string())
                 .event_type(event.name())
         })
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(state.keep_alive)
 }
 
 /// The server asks a stream for more only while its reader takes what it has; whether one takes anything is seen from

@@ -1,21 +1,30 @@
 //! Events on their way in: many callers, one durable commit, and a hint for the fold after it.
+//!
+//! What says something of an attempt we know is merged in that very commit, and nobody writes its row again. The rest waits
+//! for the fold, and so does everything while more comes than can be merged at once: a full batch is stored only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::{Named, StatusReport, merge};
 use crate::clock::Clock;
 use crate::delivery::batch::{BatchSpec, Batcher};
+use crate::delivery::begin::retry_deadlocks;
+use crate::domain::channel::Channel;
 use crate::domain::orders::FoldProviderEvents;
+use crate::domain::status::Status;
 use crate::jobs::queue::enqueue;
-use crate::store::provider_events::{NewEvent, insert_events};
+use crate::store::provider_events::{NewEvent, insert_events, list_channels};
 use crate::store::{Db, StoreResult};
+use crate::telemetry;
 
-/// As `begin`: 64 events a commit.
+/// As `begin`: 64 events a commit. The provider waits for each answer and has only so many requests open, so that a wait
+/// here slows all that it has to tell.
 const BATCH: BatchSpec = BatchSpec {
     items_max: 64,
     linger: Duration::from_millis(3),
-    parallel: 2,
+    parallel: 4,
 };
 /// A fold that was ordered takes what comes meanwhile; the schedule orders one a second besides.
 const HINT_EVERY: Duration = Duration::from_millis(100);
@@ -34,9 +43,9 @@ impl EventInbox {
             let shared = shared.clone();
             async move {
                 let (db, hinted_ms) = &*shared;
-                let is_stored = match store(db, &events).await {
-                    Ok(added) => {
-                        if added > 0 {
+                let is_stored = match take_in(db, &events).await {
+                    Ok(waiting) => {
+                        if waiting > 0 {
                             hint(db, hinted_ms).await;
                         }
                         true
@@ -58,11 +67,50 @@ impl EventInbox {
     }
 }
 
-async fn store(db: &Db, events: &[NewEvent]) -> StoreResult<u64> {
+/// Stores events, merged where that can be. Answers how many wait for the fold.
+async fn take_in(db: &Db, events: &[NewEvent]) -> StoreResult<usize> {
+    if events.len() < BATCH.items_max {
+        match retry_deadlocks(|| store_merged(db, events)).await {
+            Ok(waiting) => return Ok(waiting),
+            // Whatever keeps them from being merged must not keep them from being stored.
+            Err(error) => tracing::warn!(%error, events = events.len(), "events not merged yet"),
+        }
+    }
     let mut tx = db.batch().begin().await?;
-    let added = insert_events(&mut tx, events).await?;
+    insert_events(&mut tx, events, &vec![false; events.len()]).await?;
     tx.commit().await?;
-    Ok(added)
+    Ok(events.len())
+}
+
+async fn store_merged(db: &Db, events: &[NewEvent]) -> StoreResult<usize> {
+    let mut tx = db.batch().begin().await?;
+    let channels = list_channels(&mut tx, events).await?;
+    let heard: Vec<Option<StatusReport>> = events
+        .iter()
+        .zip(channels)
+        .map(|(event, channel)| report(event, channel?))
+        .collect();
+    let is_folded: Vec<bool> = heard.iter().map(Option::is_some).collect();
+    insert_events(&mut tx, events, &is_folded).await?;
+    let reports: Vec<StatusReport> = heard.into_iter().flatten().collect();
+    merge(&mut tx, &reports).await?;
+    tx.commit().await?;
+    metrics::counter!(telemetry::EVENTS_FOLDED_TOTAL, "state" => "heard")
+        .increment(reports.len() as u64);
+    Ok(events.len() - reports.len())
+}
+
+/// What an event says; none when its word is none that we know, which the fold tells.
+fn report(event: &NewEvent, channel: Channel) -> Option<StatusReport> {
+    Some(StatusReport {
+        key: event.key,
+        attempt: Some(Named {
+            attempt_id: event.attempt_id,
+            provider_message_id: event.provider_message_id.clone(),
+        }),
+        status: Status::parse(channel, &event.status).ok()?,
+        error_code: event.error_code().map(Into::into),
+    })
 }
 
 /// Orders a fold, unless one was ordered just now. In a transaction of its own: orders with one key wait for each other.

@@ -77,7 +77,7 @@ pub async fn list_lanes(
         LEFT JOIN LATERAL (
             SELECT m.id, m.phase_at
             FROM messages m
-            WHERE m.lane_id = l.id AND m.phase = 0 AND m.id >= l.head
+            WHERE m.lane_id = l.id AND m.waiting_phase = 0 AND m.id >= l.head
             ORDER BY m.id
             LIMIT 1
         ) m ON true

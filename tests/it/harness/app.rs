@@ -122,7 +122,13 @@ impl App {
         Self::serve_on(listener, state, db)
     }
 
-    fn serve_on(listener: tokio::net::TcpListener, state: ApiState, db: Option<TestDb>) -> Self {
+    fn serve_on(
+        listener: tokio::net::TcpListener,
+        mut state: ApiState,
+        db: Option<TestDb>,
+    ) -> Self {
+        // A reader that has gone is noticed by what is written for it.
+        state.keep_alive = Duration::from_secs(1);
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         tokio::spawn(api::serve(state.clone(), listener, stop.clone()));

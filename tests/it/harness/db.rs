@@ -49,6 +49,29 @@ const TEMPLATE: &str = "template_both";
 const TEMPLATE_CONTROL: &str = "template_control";
 const TEMPLATE_CELL: &str = "template_cell";
 
+/// Leaves few partitions: each is opened by each plan of each new connection, and what is further ahead than two weeks
+/// no test of a moment sees.
+const FEW_PARTITIONS: &str = "
+    UPDATE cell.partition_rules SET ahead = CASE unit WHEN 'uuid_week' THEN 2 ELSE 4 END;
+    DO $$
+    DECLARE piece text;
+    BEGIN
+        FOR piece IN
+            SELECT c.relname
+            FROM cell.partition_rules r
+            JOIN pg_inherits i ON i.inhparent = ('cell.' || r.parent)::regclass
+            JOIN pg_class c ON c.oid = i.inhrelid
+            WHERE cell.partition_start(c.relname)
+                > now() + CASE r.unit WHEN 'uuid_week' THEN interval '2 weeks' ELSE interval '4 days' END
+        LOOP
+            EXECUTE format('DROP TABLE cell.%I', piece);
+        END LOOP;
+    END $$";
+/// As many as the migrations made.
+const ALL_PARTITIONS: &str = "
+    UPDATE cell.partition_rules SET ahead = CASE unit WHEN 'uuid_week' THEN 10 ELSE 74 END;
+    SELECT cell.maintain_partitions()";
+
 impl Shared {
     async fn get() -> &'static Self {
         SHARED
@@ -57,6 +80,7 @@ impl Shared {
                 cluster.create(TEMPLATE, None).await;
                 let options = cluster.options(TEMPLATE);
                 migrate(&options, &options).await.unwrap();
+                execute(&options, FEW_PARTITIONS.to_owned()).await;
                 Self {
                     cluster,
                     split: OnceCell::new(),
@@ -74,6 +98,7 @@ impl Shared {
                 let control = self.cluster.options(TEMPLATE_CONTROL);
                 let cell = self.cluster.options(TEMPLATE_CELL);
                 migrate(&control, &cell).await.unwrap();
+                execute(&cell, FEW_PARTITIONS.to_owned()).await;
             })
             .await;
     }
@@ -304,6 +329,13 @@ impl TestDb {
         shared.cluster.create(&name, Some(TEMPLATE)).await;
         let options = shared.cluster.options(&name);
         Self::reach(&options, &options, vec![name])
+    }
+
+    /// As [`TestDb::new`], with as many partitions ahead as an installation has.
+    pub async fn with_all_partitions() -> Self {
+        let db = Self::new().await;
+        db.execute(ALL_PARTITIONS).await;
+        db
     }
 
     /// `control` and `cell` in two databases, so that whatever mixes them fails.
