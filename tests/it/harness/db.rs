@@ -148,7 +148,11 @@ impl Cluster {
     /// A server that the caller may stop, crash and start again; `durable` if what was committed has to
     /// survive that.
     pub async fn dedicated(durable: bool) -> Self {
-        let dir = TempDir::new();
+        let dir = if durable {
+            TempDir::new()
+        } else {
+            TempDir::in_memory()
+        };
         let watchdog = Watchdog::of(dir.path());
         let launch = Launch {
             durability: if durable {
@@ -159,6 +163,7 @@ impl Cluster {
             settings: vec![
                 ("max_connections".into(), "400".into()),
                 ("shared_buffers".into(), "128MB".into()),
+                ("max_wal_size".into(), "256MB".into()),
             ],
             ..Launch::new(dir.path().join("data"))
         };

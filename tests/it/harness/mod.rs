@@ -16,11 +16,16 @@ pub mod world;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use tokio::time::Instant;
 
 /// How long a fact may take to become true on a busy machine.
 const EVENTUALLY: Duration = Duration::from_mins(1);
 const ASK_EVERY: Duration = Duration::from_millis(10);
+/// Where a directory is in memory.
+const MEMORY: &str = "/dev/shm";
+/// The databases of a run need a third of it.
+const MEMORY_BYTES_MIN: u64 = 1 << 30;
 
 /// Runs `future`, or panics after `secs` and says what was waited for.
 pub async fn within<T>(secs: u64, what: &str, future: impl Future<Output = T>) -> T {
@@ -52,9 +57,25 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     /// An empty directory, for its owner alone.
     pub fn new() -> Self {
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// One in memory, where there is plenty: a database for each test is a thousand files made and removed, which takes a
+    /// disk's file system longer than most tests.
+    pub fn in_memory() -> Self {
+        let has_room = statvfs(MEMORY)
+            .is_ok_and(|it| it.blocks_available() * it.fragment_size() >= MEMORY_BYTES_MIN);
+        if has_room {
+            Self::within(Path::new(MEMORY))
+        } else {
+            Self::new()
+        }
+    }
+
+    fn within(parent: &Path) -> Self {
         use std::os::unix::fs::DirBuilderExt;
         let name = format!("engageninja-test-{}", uuid::Uuid::new_v4().simple());
-        let dir = std::env::temp_dir().join(name);
+        let dir = parent.join(name);
         std::fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
         Self(dir)
     }
