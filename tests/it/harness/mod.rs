@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
 use tokio::time::Instant;
 
 /// How long a fact may take to become true on a busy machine.
@@ -65,7 +66,7 @@ impl TempDir {
     pub fn in_memory() -> Self {
         let has_room = statvfs(MEMORY)
             .is_ok_and(|it| it.blocks_available() * it.fragment_size() >= MEMORY_BYTES_MIN);
-        if has_room {
+        if has_room && access(MEMORY, AccessFlags::W_OK).is_ok() {
             Self::within(Path::new(MEMORY))
         } else {
             Self::new()
