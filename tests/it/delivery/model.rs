@@ -1,6 +1,6 @@
 //! Any order of what may happen to a message: the rows hold to the state machine, whatever comes first.
 //!
-//! `MODEL_CASES` says how many stories are told, 24 when absent.
+//! `MODEL_CASES` says how many stories are told, 40 when absent.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ const STORIES_MAX: usize = 40;
 #[expect(clippy::disallowed_methods, reason = "settings of this test alone")]
 fn cases() -> usize {
     let asked = std::env::var("MODEL_CASES").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(24)
+    asked.and_then(|text| text.parse().ok()).unwrap_or(40)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,8 @@ use crate::harness::world::World;
 use crate::harness::{eventually, within};
 
 const DRAIN: Duration = Duration::from_secs(5);
-const PAUSES: usize = 12;
-const CONTACTS: i64 = 1_800;
+const PAUSES: usize = 20;
+const CONTACTS: i64 = 2_500;
 
 async fn begun(session: &mut PgConnection) -> i64 {
     let row = session
@@ -32,7 +32,7 @@ fn instant(at: DateTime<Utc>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_attempt_begins_after_any_of_a_dozen_pauses_under_load() {
+async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
     let world = World::start().await;
     world.add_contacts(CONTACTS as u32).await;
     let campaign = world.campaign("Hello {{ first_name }}").await;
