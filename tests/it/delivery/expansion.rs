@@ -12,7 +12,7 @@ use crate::harness::program::{MAC_KEY, Started, on};
 use crate::harness::world::World;
 
 /// Ten chunks: more than a job may start without an end, so that only one which gets on comes through.
-const PEOPLE: u32 = 12_000;
+const PEOPLE: u32 = 20_000;
 /// After a chunk was seen, as long as the next one takes or less.
 const KILL_WITHIN_MS: u64 = 100;
 

@@ -10,7 +10,7 @@ use crate::harness::db::Cluster;
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
 
-const CONTACTS: i64 = 1_000;
+const CONTACTS: i64 = 1_500;
 
 /// How the server goes away.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ async fn workers_wait_for_postgresql_and_nothing_is_lost_or_sent_twice() {
 
     let mut back_at = DateTime::UNIX_EPOCH;
     for (round, end) in [End::InOrder, End::Crash].into_iter().enumerate() {
-        let enough = 200 * (round as i64 + 1);
+        let enough = 300 * (round as i64 + 1);
         eventually("messages go out", || async {
             world.through(campaign).await >= enough
         })
