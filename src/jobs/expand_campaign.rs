@@ -2,7 +2,8 @@
 //!
 //! The first transaction freezes the audience; then each takes 2,000 people: render, count segments, accept the messages,
 //! move the cursor. Running twice is harmless: the cursor's row is taken by one transaction at a time, and a message's id is
-//! computed from its place in the audience, so that a repeated chunk adds nothing.
+//! computed from its place in the audience, so that a repeated chunk adds nothing. Whoever finds the cursor taken comes
+//! back: the one who has it may be dying, and then nobody else would go on.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::domain::counts::{CountDelta, CountWord};
 use crate::domain::ids::{ContactId, LaneId};
 use crate::domain::message::campaign_message_id;
 use crate::domain::orders::ExpandCampaign;
-use crate::store::audience::{self, Member};
+use crate::store::audience::{self, CursorTaken, Member};
 use crate::store::campaign_counts::append_deltas;
 use crate::store::messages::{BatchHead, NewMessage};
 use crate::store::senders::Sender;
@@ -26,12 +27,15 @@ use crate::store::{StoreError, StoreResult, TenantTx, campaigns, contacts, sende
 const CHUNK_MEMBERS: i64 = 2_000;
 /// How long one run works before it lets another tenant's job have the slot.
 const WORK_MAX: Duration = Duration::from_secs(5);
+/// How long to leave it to whoever has the cursor.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Job for ExpandCampaign {
     async fn run(self, context: &JobContext, run: Run) -> Outcome {
         match expand(&self, context, run).await {
             Ok(Progress::Done) => Outcome::Done,
             Ok(Progress::MoreToDo) => Outcome::Snooze(Duration::ZERO),
+            Ok(Progress::Elsewhere) => Outcome::Snooze(LOOK_AGAIN),
             Err(error) => error.into(),
         }
     }
@@ -41,6 +45,7 @@ impl Job for ExpandCampaign {
 enum Progress {
     Done,
     MoreToDo,
+    Elsewhere,
 }
 
 async fn expand(order: &ExpandCampaign, context: &JobContext, run: Run) -> StoreResult<Progress> {
@@ -49,8 +54,9 @@ async fn expand(order: &ExpandCampaign, context: &JobContext, run: Run) -> Store
         return Ok(Progress::Done);
     };
     loop {
-        if expand_chunk(&plan, context).await? == Progress::Done {
-            return Ok(Progress::Done);
+        match expand_chunk(&plan, context).await? {
+            Progress::MoreToDo => {}
+            ended => return Ok(ended),
         }
         run.gets_on::<ExpandCampaign>(&context.db).await?;
         if Clock::boottime().saturating_sub(started_at) > WORK_MAX {
@@ -118,9 +124,10 @@ async fn freeze(tx: &mut TenantTx, campaign: &Campaign) -> StoreResult<()> {
 async fn expand_chunk(plan: &Plan, context: &JobContext) -> StoreResult<Progress> {
     let (tenant_id, campaign_id) = (plan.campaign.tenant_id, plan.campaign.id);
     let mut tx = context.db.cell(tenant_id).begin().await?;
-    // None: the end is reached, or somebody else goes on with it.
-    let Some(mut cursor) = audience::take_cursor(&mut tx, tenant_id, campaign_id).await? else {
-        return Ok(Progress::Done);
+    let mut cursor = match audience::take_cursor(&mut tx, tenant_id, campaign_id).await? {
+        CursorTaken::Ours(cursor) => cursor,
+        CursorTaken::Elsewhere => return Ok(Progress::Elsewhere),
+        CursorTaken::Nothing => return Ok(Progress::Done),
     };
     // Whoever is deleted before this has no message, and whoever is deleted after it loses it.
     contacts::keep_people(&mut tx, tenant_id).await?;

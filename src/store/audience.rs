@@ -55,31 +55,57 @@ pub async fn expect_many(tx: &mut TenantTx) -> StoreResult<()> {
     Ok(())
 }
 
-/// Takes the cursor of a campaign's expansion; none when it is not frozen yet, is done, or somebody else has it, and once
-/// the campaign is cancelled.
+/// What became of asking for the cursor of a campaign's expansion.
+#[derive(Debug, Clone, Copy)]
+pub enum CursorTaken {
+    /// It is the caller's until the transaction ends.
+    Ours(Cursor),
+    /// Somebody else has it, and may die with it.
+    Elsewhere,
+    /// The expansion has not begun or is done, or the campaign is cancelled.
+    Nothing,
+}
+
+/// Takes the cursor of a campaign's expansion, without waiting for it.
 pub async fn take_cursor(
     tx: &mut TenantTx,
     tenant_id: TenantId,
     campaign_id: CampaignId,
-) -> StoreResult<Option<Cursor>> {
+) -> StoreResult<CursorTaken> {
     let row = query!(
         r#"
-        SELECT e.next_pos, e.total
-        FROM campaign_expansion e
-        JOIN campaigns c ON c.tenant_id = e.tenant_id AND c.id = e.campaign_id
-        WHERE e.tenant_id = $1 AND e.campaign_id = $2 AND e.step = 0 AND NOT e.is_done
-          AND c.status IN ('sending', 'paused')
-        FOR UPDATE OF e SKIP LOCKED
+        WITH due AS MATERIALIZED (
+            SELECT e.tenant_id, e.campaign_id
+            FROM campaign_expansion e
+            JOIN campaigns c ON c.tenant_id = e.tenant_id AND c.id = e.campaign_id
+            WHERE e.tenant_id = $1 AND e.campaign_id = $2 AND e.step = 0 AND NOT e.is_done
+              AND c.status IN ('sending', 'paused')
+        ), ours AS (
+            SELECT e.next_pos, e.total
+            FROM campaign_expansion e
+            WHERE (e.tenant_id, e.campaign_id) IN (SELECT d.tenant_id, d.campaign_id FROM due d)
+              AND e.step = 0 AND NOT e.is_done
+            FOR UPDATE OF e SKIP LOCKED
+        )
+        SELECT o.next_pos AS "next_pos?", o.total AS "total?"
+        FROM due
+        LEFT JOIN ours o ON true
         "#,
         tenant_id.0,
         campaign_id.0,
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map(|row| Cursor {
-        next_position: row.next_pos,
-        total: row.total,
-    }))
+    let Some(row) = row else {
+        return Ok(CursorTaken::Nothing);
+    };
+    Ok(match (row.next_pos, row.total) {
+        (Some(next_position), Some(total)) => CursorTaken::Ours(Cursor {
+            next_position,
+            total,
+        }),
+        _ => CursorTaken::Elsewhere,
+    })
 }
 
 /// Whether the audience of a campaign is frozen.

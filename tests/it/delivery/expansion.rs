@@ -1,11 +1,13 @@
-//! An expansion whose worker is killed at every chunk writes to each person once.
+//! An expansion whose worker is killed at every chunk, or dies while another has its job, writes to each person once.
 
 use std::time::Duration;
 
 use engageninja::crypto::mac::MacKey;
 use engageninja::domain::counts::CountWord;
+use engageninja::jobs::worker::Worker;
 use nix::sys::signal::Signal;
 use rand::Rng;
+use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::harness::eventually;
 use crate::harness::program::{MAC_KEY, Started, on};
@@ -63,4 +65,43 @@ async fn an_expansion_killed_at_every_chunk_writes_to_each_person_once() {
     }
     let bodies = "SELECT count(*) FROM message_bodies";
     assert_eq!(world.number(bodies).await, people);
+}
+
+/// A worker that stands still in its chunk loses its lease, and its job goes to another; then it is killed. The other one
+/// must not have taken the held cursor for the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_a_dying_worker_holds_is_not_the_end() {
+    const FEW: i64 = 30;
+    let world = World::start().await;
+    world.add_contacts(FEW as u32).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    // What the first transaction of the one that dies has committed: the audience, and the cursor at its start.
+    let freezing = format!(
+        "INSERT INTO cell.campaign_audience (tenant_id, campaign_id, pos, contact_id, dest_mac)
+         SELECT tenant_id, '{campaign}', row_number() OVER (ORDER BY id) - 1, id, phone_mac FROM cell.contacts;
+         INSERT INTO cell.campaign_expansion (tenant_id, campaign_id, total) VALUES ('{tenant}', '{campaign}', {FEW});
+         INSERT INTO cell.campaign_deltas (tenant_id, campaign_id, counts)
+         VALUES ('{tenant}', '{campaign}', jsonb_build_object('audience', {FEW}, 'unexpanded', {FEW}))",
+        tenant = world.tenant_id,
+    );
+    world.db.execute(&freezing).await;
+    let mut dying = world.db.options().cell.connect().await.unwrap();
+    let mut chunk = dying.begin().await.unwrap();
+    let taking = "SELECT FROM cell.campaign_expansion FOR UPDATE";
+    chunk.execute(taking).await.unwrap();
+
+    let worker = Worker::start(world.db.db(), world.without_sends()).await;
+    let looked = "SELECT count(*) FROM cell.jobs WHERE kind = 'expand-campaign' AND state = 2";
+    eventually("another one looks, and will look again", || async {
+        world.number(looked).await == 1
+    })
+    .await;
+    chunk.rollback().await.unwrap();
+    eventually("everybody has a message", || async {
+        world.number("SELECT count(*) FROM messages").await == FEW
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+    let counts = world.counts(campaign).await;
+    assert!(counts.is_balanced(), "{counts:?}");
 }

@@ -23,6 +23,7 @@ const WHERE_THEY_ARE: &str = "SELECT jsonb_build_object(
     'jobs', (SELECT jsonb_object_agg(k, n) FROM (SELECT kind || state k, count(*) n FROM jobs GROUP BY 1) x),
     'dead', (SELECT jsonb_agg(to_jsonb(d)) FROM dead_jobs d),
     'campaigns', (SELECT jsonb_agg(status) FROM campaigns),
+    'expansions', (SELECT jsonb_agg(to_jsonb(e)) FROM campaign_expansion e),
     'lanes', (SELECT jsonb_agg(to_jsonb(l)) FROM lanes l),
     'shards', (SELECT jsonb_agg(to_jsonb(r)) FROM release_shards r),
     'live', (SELECT jsonb_agg(to_jsonb(i)) FROM incarnations i WHERE ended_at IS NULL AND seen_at > app_now() - interval '10 s'),
