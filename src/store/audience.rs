@@ -74,22 +74,18 @@ pub async fn take_cursor(
 ) -> StoreResult<CursorTaken> {
     let row = query!(
         r#"
-        WITH due AS MATERIALIZED (
-            SELECT e.tenant_id, e.campaign_id
-            FROM campaign_expansion e
-            JOIN campaigns c ON c.tenant_id = e.tenant_id AND c.id = e.campaign_id
-            WHERE e.tenant_id = $1 AND e.campaign_id = $2 AND e.step = 0 AND NOT e.is_done
-              AND c.status IN ('sending', 'paused')
-        ), ours AS (
+        WITH ours AS MATERIALIZED (
             SELECT e.next_pos, e.total
             FROM campaign_expansion e
-            WHERE (e.tenant_id, e.campaign_id) IN (SELECT d.tenant_id, d.campaign_id FROM due d)
-              AND e.step = 0 AND NOT e.is_done
+            WHERE e.tenant_id = $1 AND e.campaign_id = $2 AND e.step = 0 AND NOT e.is_done
             FOR UPDATE OF e SKIP LOCKED
         )
         SELECT o.next_pos AS "next_pos?", o.total AS "total?"
-        FROM due
+        FROM campaign_expansion e
+        JOIN campaigns c ON c.tenant_id = e.tenant_id AND c.id = e.campaign_id
         LEFT JOIN ours o ON true
+        WHERE e.tenant_id = $1 AND e.campaign_id = $2 AND e.step = 0 AND NOT e.is_done
+          AND c.status IN ('sending', 'paused')
         "#,
         tenant_id.0,
         campaign_id.0,

@@ -92,7 +92,7 @@ async fn a_contact_is_made_read_in_the_tenants_country_and_agrees() {
         .await;
     assert!(record.contains("loyalty_tier"), "{record}");
     assert!(
-        !record.contains("404") && !record.contains("Lee"),
+        !record.contains("4048480") && !record.contains("Lee"),
         "{record}"
     );
 }
