@@ -176,7 +176,7 @@ pub async fn close_attempts(
                 -- What was seen instead of an answer stays with an attempt that nothing explains better.
                 error_code = COALESCE(u.error_code, CASE WHEN u.state <> 1 THEN a.error_code END),
                 provider_message_id = COALESCE(u.provider_message_id, a.provider_message_id),
-                resolved_by = u.resolved_by, resolved_at = CASE WHEN u.state <> 2 THEN app_now() END,
+                resolved_by = u.resolved_by, resolved_at = CASE WHEN u.state <> 2 THEN (SELECT app_now()) END,
                 next_look_at = CASE WHEN u.state = 2 THEN a.next_look_at END
             FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[],
                         $7::text[])

@@ -48,8 +48,9 @@ pub async fn insert_mappings(tx: &mut SystemTx, mappings: &[Mapping]) -> StoreRe
         INSERT INTO message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider, provider_account,
                                                provider_message_id, provider_status, created_at, updated_at)
         SELECT u.id, u.tenant_id, u.message_id, u.attempt_no, u.channel, u.provider, u.account, u.provider_message_id,
-               u.status, app_now(), app_now()
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
+               u.status, clock.at, clock.at
+        FROM (SELECT app_now() AS at OFFSET 0) AS clock,
+             unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
                     $9::text[])
              AS u (id, tenant_id, message_id, attempt_no, channel, provider, account, provider_message_id, status)
         ORDER BY u.tenant_id, u.message_id

@@ -503,11 +503,11 @@ pub async fn save_steps<K>(tx: &mut Tx<K>, steps: &[(MessageKey, Step)]) -> Stor
     query!(
         r#"
         UPDATE messages m
-        SET phase = u.phase, phase_at = app_now(), drop_reason = u.drop_reason,
+        SET phase = u.phase, phase_at = (SELECT app_now()), drop_reason = u.drop_reason,
             ready_at = COALESCE(u.ready_at, m.ready_at),
             -- A callback may have been faster than the answer.
             status = CASE WHEN u.rank > m.status_rank THEN u.status ELSE m.status END,
-            status_at = CASE WHEN u.rank > m.status_rank THEN app_now() ELSE m.status_at END,
+            status_at = CASE WHEN u.rank > m.status_rank THEN (SELECT app_now()) ELSE m.status_at END,
             status_rank = greatest(u.rank, m.status_rank),
             -- What was seen instead of an answer no longer counts once the provider has it.
             error_code = CASE WHEN u.phase = 4 THEN u.error_code ELSE COALESCE(u.error_code, m.error_code) END

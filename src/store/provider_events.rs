@@ -85,10 +85,12 @@ pub async fn insert_events(
     let done = query!(
         r#"
         INSERT INTO provider_events (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id,
-                                     provider_message_id, status, body, folded_at)
+                                     provider_message_id, status, body, folded_at, received_day, received_at, next_try_at)
         SELECT u.dedup_key, u.provider, u.account_ref, u.tenant_id, u.message_id, u.attempt_id, u.provider_message_id,
-               u.status, u.body, CASE WHEN u.is_folded THEN app_now() END
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],
+               u.status, u.body, CASE WHEN u.is_folded THEN clock.at END,
+               (clock.at AT TIME ZONE 'UTC')::date, clock.at, clock.at
+        FROM (SELECT app_now() AS at OFFSET 0) AS clock,
+             unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],
                     $9::jsonb[], $10::boolean[])
              AS u (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id, provider_message_id, status, body,
                    is_folded)

@@ -500,7 +500,7 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant]) -> StoreResult<Vec<Picked
             WHERE s.before < s.granted
         )
         UPDATE messages m
-        SET phase = 1, phase_at = app_now()
+        SET phase = 1, phase_at = (SELECT app_now())
         FROM picked p
         WHERE m.tenant_id = p.tenant_id AND m.id = p.id
         RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost

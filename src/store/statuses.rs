@@ -102,7 +102,7 @@ pub async fn save_believed(tx: &mut SystemTx, believed: &[Believed]) -> StoreRes
     query!(
         r#"
         UPDATE messages m
-        SET status = u.status, status_rank = u.rank, status_at = app_now(), status_conflict = u.has_conflict,
+        SET status = u.status, status_rank = u.rank, status_at = (SELECT app_now()), status_conflict = u.has_conflict,
             -- The code belongs to the status: what an overtaken one said must not depend on who came first.
             -- The status may stand already, by the report that proved the attempt.
             error_code = CASE WHEN u.status IS DISTINCT FROM m.status OR u.error_code IS NOT NULL

@@ -20,11 +20,11 @@ use crate::store::{Db, StoreResult};
 use crate::telemetry;
 
 /// As `begin`: 64 events a commit. The provider waits for each answer and has only so many requests open, so that a wait
-/// here slows all that it has to tell.
+/// here slows all that it has to tell; two batches at once are larger than four, and a batch costs more than its events.
 const BATCH: BatchSpec = BatchSpec {
     items_max: 64,
     linger: Duration::from_millis(3),
-    parallel: 4,
+    parallel: 2,
 };
 /// A fold that was ordered takes what comes meanwhile; the schedule orders one a second besides.
 const HINT_EVERY: Duration = Duration::from_millis(100);
