@@ -14,7 +14,8 @@ use crate::domain::rate::{Bucket, Rule};
 use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
 use crate::jobs::queue::{NewJob, enqueue};
 use crate::store::messages::{Step, lock_queued, save_steps};
-use crate::store::release::{self, DueLane, LaneRow, Picked, UnderWay};
+use crate::store::release::due::{DueLane, LaneRow, list_due_lanes};
+use crate::store::release::{self, Picked, UnderWay};
 use crate::store::{StoreResult, SystemTx, buckets};
 
 /// Tenants whose turn comes in one tick, by ring.
@@ -62,7 +63,7 @@ impl Dealer {
         if room.budget <= 0 {
             return Ok(0);
         }
-        let due = release::list_due_lanes(tx, now, (TURNS_MAX, BULK_TURNS_MAX), LANES_MAX).await?;
+        let due = list_due_lanes(tx, now, (TURNS_MAX, BULK_TURNS_MAX), LANES_MAX).await?;
         let mut off: Vec<(TenantId, LaneId)> = lanes(&due)
             .filter(|(_, lane)| !lane.may_go)
             .map(|(tenant_id, lane)| (tenant_id, lane.id))

@@ -18,8 +18,8 @@ use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
 use crate::domain::ids::LaneId;
 use crate::store::buckets::signals::eat_signals;
-use crate::store::release::{self, Moved};
-use crate::store::{Db, StoreResult, incarnations, lanes};
+use crate::store::release::moved::{Moved, promote_due, return_expired_slots};
+use crate::store::{Db, StoreResult, incarnations, lanes, release};
 use crate::telemetry;
 
 /// Between two ticks while there is work.
@@ -203,9 +203,9 @@ impl Leader {
         term.renewed_at = started_at;
         let (window, slots) = (term.window, term.slots);
         let mut moves = Moves::default();
-        let promoted = release::promote_due(&mut tx, ROWS_MAX).await?;
+        let promoted = promote_due(&mut tx, ROWS_MAX).await?;
         note(&mut moves, &promoted, CountWord::Deferred);
-        let returned = release::return_expired_slots(&mut tx, self.holds.slot, ROWS_MAX).await?;
+        let returned = return_expired_slots(&mut tx, self.holds.slot, ROWS_MAX).await?;
         note(&mut moves, &returned, CountWord::Released);
         moves.save(&mut tx).await?;
         release::eat_wakes(&mut tx, now, ROWS_MAX).await?;

@@ -1,18 +1,20 @@
 //! What the release leader reads and writes. Nobody else updates lanes and turns.
 
+pub mod due;
+pub mod moved;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{query, query_scalar};
 use uuid::Uuid;
 
 use super::interval;
-use super::lanes::Wake;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::channel::{Channel, Class};
 use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
-use crate::domain::rate::{LanePace, Traffic};
+use crate::domain::rate::Traffic;
 use crate::domain::release::Grant;
 
 /// The one shard of a cell whose provider accounts fit one leader.
@@ -75,135 +77,6 @@ pub async fn end_term(tx: &mut SystemTx, epoch: i64) -> StoreResult<()> {
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// Messages of one lane and campaign that one statement moved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moved {
-    /// Whose they are.
-    pub tenant_id: TenantId,
-    /// Where they wait.
-    pub lane_id: LaneId,
-    /// Their campaign.
-    pub campaign_id: Option<CampaignId>,
-    /// Their channel.
-    pub channel: Channel,
-    /// How many.
-    pub messages: i64,
-    /// The lowest id among them.
-    pub head: MessageId,
-}
-
-impl Moved {
-    /// The wake their lane needs.
-    pub fn wake(&self) -> Wake {
-        Wake {
-            tenant_id: self.tenant_id,
-            lane_id: self.lane_id,
-            head: self.head,
-        }
-    }
-}
-
-struct MovedRow {
-    tenant_id: Uuid,
-    lane_id: i64,
-    campaign_id: Option<Uuid>,
-    channel: String,
-    messages: i64,
-    head: Uuid,
-}
-
-impl TryFrom<MovedRow> for Moved {
-    type Error = StoreError;
-
-    fn try_from(row: MovedRow) -> StoreResult<Self> {
-        Ok(Self {
-            tenant_id: TenantId(row.tenant_id),
-            lane_id: LaneId(row.lane_id),
-            campaign_id: row.campaign_id.map(CampaignId),
-            channel: row.channel.parse()?,
-            messages: row.messages,
-            head: MessageId(row.head),
-        })
-    }
-}
-
-/// Puts deferred messages whose time has come into the backlog, at most `limit`.
-pub async fn promote_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<Moved>> {
-    let rows = query_as!(
-        MovedRow,
-        r#"
-        WITH due AS (
-            SELECT tenant_id, id
-            FROM messages
-            WHERE waiting_phase = -1 AND ready_at <= app_now()
-            ORDER BY ready_at, id
-            LIMIT $1
-        ), locked AS (
-            SELECT m.tenant_id, m.id
-            FROM due d
-            JOIN messages m ON m.tenant_id = d.tenant_id AND m.id = d.id AND m.waiting_phase = -1
-            ORDER BY m.tenant_id, m.id
-            FOR UPDATE OF m SKIP LOCKED
-        ), moved AS (
-            UPDATE messages m
-            SET phase = 0, phase_at = app_now()
-            FROM locked k
-            WHERE m.tenant_id = k.tenant_id AND m.id = k.id
-            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel
-        )
-        SELECT tenant_id AS "tenant_id!", lane_id AS "lane_id!", campaign_id, channel AS "channel!", count(*) AS "messages!",
-               (array_agg(id ORDER BY id))[1] AS "head!"
-        FROM moved
-        GROUP BY tenant_id, lane_id, campaign_id, channel
-        "#,
-        limit,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter().map(Moved::try_from).collect()
-}
-
-/// Puts released messages back whose slot is over: their job was lost with its worker. At most `limit`.
-pub async fn return_expired_slots(
-    tx: &mut SystemTx,
-    slot: Duration,
-    limit: i64,
-) -> StoreResult<Vec<Moved>> {
-    let rows = query_as!(
-        MovedRow,
-        r#"
-        WITH old AS (
-            SELECT tenant_id, id
-            FROM messages
-            WHERE released_at < app_now() - $1::interval
-            ORDER BY released_at
-            LIMIT $2
-        ), locked AS (
-            SELECT m.tenant_id, m.id
-            FROM old o
-            JOIN messages m ON m.tenant_id = o.tenant_id AND m.id = o.id AND m.released_at IS NOT NULL
-            ORDER BY m.tenant_id, m.id
-            FOR UPDATE OF m SKIP LOCKED
-        ), moved AS (
-            UPDATE messages m
-            SET phase = 0, phase_at = app_now()
-            FROM locked k
-            WHERE m.tenant_id = k.tenant_id AND m.id = k.id
-            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel
-        )
-        SELECT tenant_id AS "tenant_id!", lane_id AS "lane_id!", campaign_id, channel AS "channel!", count(*) AS "messages!",
-               (array_agg(id ORDER BY id))[1] AS "head!"
-        FROM moved
-        GROUP BY tenant_id, lane_id, campaign_id, channel
-        "#,
-        interval(slot),
-        limit,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter().map(Moved::try_from).collect()
 }
 
 /// Eats wakes, at most `limit`: their lanes and their tenants' turns are active, and due in the tick of `now`.
@@ -325,131 +198,6 @@ pub async fn time_to_work(tx: &mut SystemTx) -> StoreResult<Option<Duration>> {
     .fetch_one(tx.conn())
     .await?;
     Ok(secs.map(|secs| Duration::from_secs_f64(secs.max(0.0))))
-}
-
-/// A tenant whose turn it is, with one of its lanes that are due.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DueLane {
-    /// Whose turn it is.
-    pub tenant_id: TenantId,
-    /// Which kind of traffic.
-    pub class: Class,
-    /// The tenant's share.
-    pub weight: i16,
-    /// What the tenant overdrew in earlier turns.
-    pub debt: i32,
-    /// One of its active lanes; none when none is due.
-    pub lane: Option<LaneRow>,
-}
-
-/// A lane that is due.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LaneRow {
-    /// Which one.
-    pub id: LaneId,
-    /// What one visit grants it, before the tenant's weight.
-    pub quantum: i16,
-    /// False while the campaign or the tenant is stopped, and for good when the sender was retired: the lane is switched
-    /// off, and going on wakes it.
-    pub may_go: bool,
-    /// Whether the sender was retired.
-    pub is_retired: bool,
-    /// Its campaign.
-    pub campaign_id: Option<CampaignId>,
-    /// Its sender must not send before; the lane stays on and is passed over.
-    pub halted_until: Option<DateTime<Utc>>,
-    /// What decides how fast it may go.
-    pub pace: LanePace,
-}
-
-/// The tenants that are due and have waited longest, each with its lanes that are due, those served longest ago first.
-///
-/// `turns_max` of them by ring, and of the last ring `bulk_max` however many go before, so that bulk always advances.
-pub async fn list_due_lanes(
-    tx: &mut SystemTx,
-    now: DateTime<Utc>,
-    (turns_max, bulk_max): (i64, i64),
-    lanes_max: i64,
-) -> StoreResult<Vec<DueLane>> {
-    let rows = query!(
-        r#"
-        WITH due AS (
-            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
-             FROM tenant_turns t
-             WHERE t.shard = $1 AND t.active AND t.next_at <= $5
-             ORDER BY t.ring, t.next_at
-             LIMIT $2)
-            UNION
-            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
-             FROM tenant_turns t
-             WHERE t.shard = $1 AND t.active AND t.ring = 2 AND t.next_at <= $5
-             ORDER BY t.next_at
-             LIMIT $3)
-        )
-        SELECT d.tenant_id AS "tenant_id!", d.class AS "class!", d.weight AS "weight!", d.deficit AS "deficit!",
-               l.id AS "lane_id?", l.quantum AS "quantum?", l.campaign_id,
-               (n.status = 'active' AND s.status <> 'released' AND (c.id IS NULL OR c.status = 'sending')) AS "may_go?",
-               s.status = 'released' AS "is_retired?",
-               -- A halt may have no end, which is no instant. LEAST alone would make one of none.
-               CASE WHEN h.until IS NOT NULL THEN LEAST(h.until, $5 + INTERVAL '1 day') END AS "halted_until?", s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
-               s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
-               n.plan_segments_per_sec::float8 AS plan_per_sec
-        FROM due d
-        JOIN tenants n ON n.id = d.tenant_id
-        LEFT JOIN LATERAL (
-            SELECT l.id, l.quantum, l.sender_id, l.campaign_id, l.next_at
-            FROM lanes l
-            WHERE l.tenant_id = d.tenant_id AND l.shard = $1 AND l.class = d.class AND l.active AND l.next_at <= $5
-            ORDER BY l.next_at
-            LIMIT $4
-        ) l ON true
-        LEFT JOIN senders s ON s.tenant_id = d.tenant_id AND s.id = l.sender_id
-        LEFT JOIN campaigns c ON c.tenant_id = d.tenant_id AND c.id = l.campaign_id
-        LEFT JOIN halts h ON h.tenant_id = d.tenant_id AND h.sender_id = l.sender_id AND h.until > $5
-        ORDER BY d.ring, d.next_at, d.tenant_id, d.class, l.next_at
-        "#,
-        SHARD,
-        turns_max,
-        bulk_max,
-        lanes_max,
-        now,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let tenant_id = TenantId(row.tenant_id);
-            let lane = match (row.lane_id, row.provider, row.account_ref, row.address) {
-                (Some(id), Some(provider), Some(account_ref), Some(address)) => Some(LaneRow {
-                    id: LaneId(id),
-                    quantum: row.quantum.unwrap_or(1),
-                    may_go: row.may_go.unwrap_or(false),
-                    is_retired: row.is_retired.unwrap_or(false),
-                    campaign_id: row.campaign_id.map(CampaignId),
-                    halted_until: row.halted_until,
-                    pace: LanePace {
-                        tenant_id,
-                        campaign: row
-                            .campaign_id
-                            .map(|id| (CampaignId(id), row.campaign_per_sec)),
-                        provider: provider.parse()?,
-                        account_ref,
-                        address,
-                        sender_per_sec: row.sender_per_sec,
-                        plan_per_sec: row.plan_per_sec,
-                    },
-                }),
-                _ => None,
-            };
-            Ok(DueLane {
-                tenant_id,
-                class: row.class.parse()?,
-                weight: row.weight,
-                debt: -row.deficit,
-                lane,
-            })
-        })
-        .collect::<Result<_, StoreError>>()
 }
 
 /// A message that was let out.

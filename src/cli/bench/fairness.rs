@@ -133,6 +133,9 @@ impl Watched {
             }
             if phase == Phase::HandedOver {
                 self.handed_over.push(age);
+            }
+            // The provider refuses some; those are not waited for.
+            if matches!(phase, Phase::HandedOver | Phase::Dropped | Phase::Parked) {
                 self.waiting.remove(&key);
             }
         }
