@@ -136,8 +136,8 @@ impl OwnerFacts {
     }
 }
 
-/// Tests the locks of processes. Each lock that is free is taken until the transaction ends, so end it soon: another
-/// test meanwhile takes the process for alive, which only costs it a look.
+/// Tests the locks of processes. Each lock that is free is shared until the transaction ends, so end it soon: others that
+/// test it meanwhile find it free too, and its process waits, should it come back.
 pub async fn list_owner_facts(
     tx: &mut SystemTx,
     incarnations: &[Incarnation],
@@ -146,7 +146,7 @@ pub async fn list_owner_facts(
     let rows = query!(
         r#"
         SELECT u.id AS "id!", COALESCE(i.ended_at IS NOT NULL, false) AS "has_ended!",
-               pg_try_advisory_xact_lock(incarnation_lock_key(u.id)) AS "is_lock_free!",
+               pg_try_advisory_xact_lock_shared(incarnation_lock_key(u.id)) AS "is_lock_free!",
                pg_postmaster_start_time() AS "server_started_at!"
         FROM unnest($1::bigint[]) AS u (id)
         LEFT JOIN incarnations i ON i.id = u.id

@@ -190,14 +190,19 @@ async fn turns_against_order(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec
         tx.commit().await?;
         tenants.push(tenant_id);
     }
+    // Plain order serves the oldest lane first, whose it is: everybody's sends count.
+    let mut everybody = tenants.clone();
+    for slug in ["large", "heavy", "light"] {
+        everybody.push(ensure_demo_tenant(db, slug, slug).await?);
+    }
     let workers = start_senders(&stage.setting, scale.workers).await?;
     let window = WINDOW_PER_WORKER * i64::from(scale.workers);
     let (mut turns, mut order, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..PAIRS {
-        let by_turns = run(stage, scale, &tenants).await?;
+        let by_turns = run(stage, scale, &tenants, &everybody).await?;
         let stop = CancellationToken::new();
         let in_order = tokio::spawn(release_in_order(db.clone(), window, stop.clone()));
-        let by_order = run(stage, scale, &tenants).await?;
+        let by_order = run(stage, scale, &tenants, &everybody).await?;
         stop.cancel();
         in_order.await??;
         turns.push(by_turns);
@@ -216,14 +221,19 @@ async fn turns_against_order(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec
     ])
 }
 
-/// Messages per second of one run; each tenant has enough for it.
-async fn run(stage: &Stage, scale: &Scale, tenants: &[TenantId]) -> anyhow::Result<f64> {
+/// Messages per second of one run; each of `tenants` has enough for it, and `everybody` is counted.
+async fn run(
+    stage: &Stage,
+    scale: &Scale,
+    tenants: &[TenantId],
+    everybody: &[TenantId],
+) -> anyhow::Result<f64> {
     let share = scale.contacts / u32::from(PEERS);
     for tenant_id in tenants {
         backlog(stage, *tenant_id, share, "Peer").await?;
     }
     tokio::time::sleep(WARM_UP).await;
-    let sent = sent_in_a_run(&stage.installation.db, tenants).await?;
+    let sent = sent_in_a_run(&stage.installation.db, everybody).await?;
     Ok(sent.iter().sum::<i64>() as f64 / RUN.as_secs_f64())
 }
 

@@ -35,6 +35,9 @@ const PORT: u16 = 5432;
 
 const STOPPED_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often, and how soon, a lock is tried again.
+const LOCK_TRIES: u32 = 25;
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Whether a commit outlives the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -132,7 +135,7 @@ pub fn lock_data_dir(data_dir: &Path) -> Result<File, LaunchError> {
         .truncate(false)
         .open(&path)
         .doing(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -156,6 +159,18 @@ pub fn lock_data_dir(data_dir: &Path) -> Result<File, LaunchError> {
         .and_then(|()| write!(file, "{}", std::process::id()))
         .doing(|| format!("write {}", path.display()))?;
     Ok(file)
+}
+
+/// Locks a file that is free or becomes so at once: a child that is being started has every file of its parent open until
+/// it runs its own program, a lock that the parent has just given up among them.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_AGAIN),
+            ended => return ended,
+        }
+    }
+    file.try_lock()
 }
 
 /// How to reach the running server of `data_dir` that another program started; none when there is none.
