@@ -182,10 +182,8 @@ async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error>
         ),
         expired AS MATERIALIZED (
             SELECT j.id,
-                CASE
-                    WHEN j.starts >= $3 THEN 'started ' || j.starts || ' times and never ended'
-                    WHEN j.attempt >= j.max_attempts THEN 'its worker died on the last attempt'
-                END AS reason
+                -- Its tries alone do not end it here: the last one, too, may have met a worker that was killed.
+                CASE WHEN j.starts >= $3 THEN 'started ' || j.starts || ' times and never ended' END AS reason
             FROM jobs j
             WHERE j.state = 1 AND j.lease_until <= (SELECT at FROM clock) AND j.lease_until >= $1
                 -- A server that has just come back: living workers renew first.
