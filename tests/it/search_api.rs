@@ -49,6 +49,29 @@ impl Shop {
         self.asked(q).await.ok(200)
     }
 
+    /// Asks for each of these twenty times: 19 of 20 answers take less than 50 ms.
+    async fn is_quick(&self, what: &str, paths: &[String]) {
+        let mut took = Vec::new();
+        for round in 0..21 {
+            for path in paths {
+                let begun = std::time::Instant::now();
+                self.app.get(&self.key, path).await.ok(200);
+                // The first round opens connections.
+                if round > 0 {
+                    took.push(begun.elapsed());
+                }
+            }
+        }
+        took.sort();
+        let at = |part: f64| took[(took.len() as f64 * part) as usize];
+        let (p50, p95) = (at(0.5), at(0.95));
+        println!("{what}: p50 {p50:?}, p95 {p95:?}, worst {:?}", took.last());
+        assert!(
+            p95 < std::time::Duration::from_millis(50),
+            "{what}: {took:?}"
+        );
+    }
+
     /// The ids of one kind that a text finds.
     async fn ids(&self, kind: &str, q: &str) -> Vec<String> {
         let found = self.find(q).await;
@@ -477,12 +500,16 @@ const MUCH: &str = "
     INSERT INTO cell.message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider, provider_account,
                                                 provider_message_id)
     SELECT gen_random_uuid(), t.id, s.id, 1, 'sms', 'demo', r.account_ref, 'DM' || md5(s.id::text)
-    FROM cell.tenants t JOIN cell.senders r ON r.tenant_id = t.id AND r.channel = 'sms', sent s;";
+    FROM cell.tenants t JOIN cell.senders r ON r.tenant_id = t.id AND r.channel = 'sms', sent s;
+    INSERT INTO cell.message_hours (tenant_id, hour, channel, counts)
+    SELECT t.id, date_trunc('hour', app_now()) - n * interval '1 hour', c, '{\"handed_over\": 100, \"delivered\": 90}'
+    FROM cell.tenants t, generate_series(0, 8759) n, unnest(ARRAY['sms', 'whatsapp', 'email']) c
+    ON CONFLICT DO NOTHING;";
 
 /// The promise of the field: an answer while one types.
 #[tokio::test]
 #[ignore = "loads half a million messages first: cargo test --test it -- --ignored --nocapture search_api"]
-async fn among_100_000_people_and_500_000_messages_19_of_20_searches_take_less_than_50_ms() {
+async fn among_100_000_people_and_500_000_messages_19_of_20_answers_take_less_than_50_ms() {
     let shop = Shop::open().await;
     let db = shop.app.db();
     db.execute(&format!("SET search_path = cell, public; {MUCH}"))
@@ -511,30 +538,22 @@ async fn among_100_000_people_and_500_000_messages_19_of_20_searches_take_less_t
         &sid,
         &id,
     ];
-    let mut took = Vec::new();
-    for round in 0..21 {
-        for q in texts {
-            let begun = std::time::Instant::now();
-            shop.find(q).await;
-            // The first round opens connections.
-            if round > 0 {
-                took.push((begun.elapsed(), q.to_owned()));
-            }
-        }
+    let searches: Vec<String> = texts
+        .iter()
+        .map(|q| {
+            let q: String = url::form_urlencoded::byte_serialize(q.as_bytes()).collect();
+            format!("/api/search?q={q}")
+        })
+        .collect();
+    shop.is_quick("searches", &searches).await;
+    for path in [
+        "/api/stats",
+        "/api/contacts",
+        "/api/contacts?limit=200",
+        "/api/contacts?q=person%20no77",
+    ] {
+        shop.is_quick(path, &[path.to_owned()]).await;
     }
-    took.sort();
-    let at = |part: f64| took[(took.len() as f64 * part) as usize].clone();
-    println!(
-        "{} searches: p50 {:?}, p95 {:?}, worst {:?}",
-        took.len(),
-        at(0.5),
-        at(0.95),
-        took.last()
-    );
     assert_eq!(shop.ids("messages", &sid).await.len(), 1);
     assert_eq!(shop.ids("messages", "305 001").await.len(), 10);
-    assert!(
-        at(0.95).0 < std::time::Duration::from_millis(50),
-        "{took:?}"
-    );
 }
