@@ -188,7 +188,7 @@ fn refusal(error: poem::Error, route: Option<&Route>, operation: Option<&Operati
         .map(str::to_owned)
         .collect();
     let takes = |name: &str| operation.and_then(|o| o.takes(name)).map(str::to_owned);
-    let error = problem::from_framework(error, &path_parameters, takes);
+    let error = problem::framework::from_framework(error, &path_parameters, takes);
     // Pages outside the document are for reading.
     let allow = (error.problem() == ProblemType::MethodNotAllowed)
         .then(|| route.map_or_else(|| "GET, HEAD".to_owned(), Route::allow));

@@ -6,6 +6,7 @@
 mod fairness;
 mod figures;
 mod fill;
+mod pacing;
 mod path;
 mod pause;
 mod processes;
@@ -58,6 +59,8 @@ enum Measure {
     Twilio,
     /// Small tenants beside one with a long backlog, and what turns and paces cost.
     Fairness,
+    /// Three workers at the rate of one sender, and of an account that two tenants share; takes two minutes.
+    Pacing,
     /// A hundred pauses of a campaign that is going out.
     Pause,
     /// The release tick over a long backlog.
@@ -98,6 +101,7 @@ impl Bench {
             Measure::Queue => Ok(Vec::new()),
             Measure::Twilio => twilio::measure(stage, scale).await,
             Measure::Fairness => fairness::measure(stage, scale).await,
+            Measure::Pacing => pacing::measure(stage).await,
             Measure::Pause => pause::measure(stage, scale).await,
             Measure::Release => release::measure(stage, scale).await,
             Measure::Webhooks => webhooks::measure(stage, scale).await,

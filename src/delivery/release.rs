@@ -18,12 +18,15 @@ use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
 use crate::domain::ids::LaneId;
 use crate::store::buckets::signals::eat_signals;
+use crate::store::release::Found;
 use crate::store::release::moved::{Moved, promote_due, return_expired_slots};
-use crate::store::{Db, StoreResult, incarnations, lanes, release};
+use crate::store::{Db, StoreResult, SystemTx, incarnations, lanes, release};
 use crate::telemetry;
 
-/// Between two ticks while there is work.
+/// From the start of a tick to that of the next while there is work.
 const TICK_EVERY: Duration = Duration::from_millis(50);
+/// Between two ticks at least, however long one took: on a machine that is busy with sending, the leader is not all there is.
+const REST_MIN: Duration = Duration::from_millis(10);
 /// How often an idle leader looks, should no wake-up reach it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the window is measured anew.
@@ -32,6 +35,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LOST_EVERY: Duration = Duration::from_secs(5);
 /// Lanes of one such look.
 const LOST_LANES_MAX: i64 = 1_000;
+/// How often it is looked whether a slot is over.
+const SLOTS_EVERY: Duration = Duration::from_millis(500);
 /// Rows that one statement promotes, returns or eats.
 const ROWS_MAX: i64 = 2_000;
 /// The window when no worker has said how much it can take.
@@ -48,7 +53,9 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         bell,
         dealer: Dealer::default(),
         term: None,
+        is_busy: false,
         swept_at: None,
+        slots_at: None,
         lost_at: None,
         lost_after: LaneId(0),
     };
@@ -58,11 +65,11 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
             Err(error) => {
                 tracing::warn!(%error, "release tick failed");
                 leader.term = None;
-                LOOK_EVERY
+                Pause::UntilWoken(LOOK_EVERY)
             }
         };
         tokio::select! {
-            () = leader.woken_within(pause) => {}
+            () = leader.rest(pause) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -78,7 +85,10 @@ struct Leader {
     bell: Arc<Notify>,
     dealer: Dealer,
     term: Option<Term>,
+    /// Whether the last tick let something out: then the next one comes without a look before it.
+    is_busy: bool,
     swept_at: Option<Duration>,
+    slots_at: Option<Duration>,
     /// When lanes were last looked through, and up to which.
     lost_at: Option<Duration>,
     lost_after: LaneId,
@@ -94,19 +104,28 @@ struct Term {
     renewed_at: Duration,
 }
 
+/// How long the leader rests between two looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// So long, whoever rings: while there is work the tick keeps its rhythm, so that wakes of many chunks share it.
+    Rhythm(Duration),
+    /// So long, or until a lane is woken.
+    UntilWoken(Duration),
+}
+
 impl Leader {
     /// One look; says how long to wait for the next.
-    async fn step(&mut self, myself: &Myself) -> StoreResult<Duration> {
+    async fn step(&mut self, myself: &Myself) -> StoreResult<Pause> {
         let Some(owner) = myself.current() else {
             self.term = None;
-            return Ok(LOOK_EVERY);
+            return Ok(Pause::UntilWoken(LOOK_EVERY));
         };
         if self.term.is_none() {
             let mut tx = self.db.batch().begin().await?;
             let epoch = release::take_term(&mut tx, owner, self.holds.term).await?;
             tx.commit().await?;
             let Some(epoch) = epoch else {
-                return Ok(LOOK_EVERY);
+                return Ok(Pause::UntilWoken(LOOK_EVERY));
             };
             tracing::info!(epoch, "leading the release");
             let renewed_at = Clock::boottime();
@@ -119,25 +138,33 @@ impl Leader {
         }
         self.sweep().await?;
         self.find_lost().await?;
-        let mut tx = self.db.batch().begin().await?;
-        let work_in = release::time_to_work(&mut tx).await?;
-        drop(tx);
-        let has_work = work_in.is_some_and(|wait| wait.is_zero());
-        // A lane that waits for its bucket is served on time, not at the next look.
-        let look_in = work_in.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY));
-        if !has_work && !self.is_renewal_due() {
-            return Ok(look_in);
+        let look_in = if self.is_busy {
+            Duration::ZERO
+        } else {
+            self.look().await?
+        };
+        if !look_in.is_zero() && !self.is_renewal_due() {
+            return Ok(Pause::UntilWoken(look_in));
         }
+        let started_at = Clock::boottime();
         let Some(released) = self.tick().await? else {
             tracing::info!("another leader took over");
             self.term = None;
-            return Ok(LOOK_EVERY);
+            return Ok(Pause::UntilWoken(LOOK_EVERY));
         };
-        Ok(if released > 0 || has_work {
-            TICK_EVERY
-        } else {
-            look_in
-        })
+        self.is_busy = released > 0;
+        if !self.is_busy && !look_in.is_zero() {
+            return Ok(Pause::UntilWoken(look_in));
+        }
+        let took = Clock::boottime().saturating_sub(started_at);
+        Ok(Pause::Rhythm(TICK_EVERY.saturating_sub(took).max(REST_MIN)))
+    }
+
+    /// How long nothing is to be done, as far as is known; a lane that waits for its bucket is served on time.
+    async fn look(&self) -> StoreResult<Duration> {
+        let mut tx = self.db.batch().begin().await?;
+        let work_in = release::time_to_work(&mut tx).await?;
+        Ok(work_in.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY)))
     }
 
     fn is_renewal_due(&self) -> bool {
@@ -148,14 +175,9 @@ impl Leader {
 
     /// Once a second: how large the window may be.
     async fn sweep(&mut self) -> StoreResult<()> {
-        let now = Clock::boottime();
-        if self
-            .swept_at
-            .is_some_and(|at| now.saturating_sub(at) < SWEEP_EVERY)
-        {
+        if !is_due(&mut self.swept_at, SWEEP_EVERY) {
             return Ok(());
         }
-        self.swept_at = Some(now);
         let mut tx = self.db.batch().begin().await?;
         let concurrency = incarnations::sum_concurrency(tx.conn()).await?;
         if let Some(term) = &mut self.term {
@@ -171,14 +193,9 @@ impl Leader {
 
     /// Every few seconds: whether a lane was forgotten, some lanes at a time.
     async fn find_lost(&mut self) -> StoreResult<()> {
-        let now = Clock::boottime();
-        if self
-            .lost_at
-            .is_some_and(|at| now.saturating_sub(at) < LOST_EVERY)
-        {
+        if !is_due(&mut self.lost_at, LOST_EVERY) {
             return Ok(());
         }
-        self.lost_at = Some(now);
         let mut tx = self.db.batch().begin().await?;
         let (lost, looked_at) = lanes::wake_lost(&mut tx, self.lost_after, LOST_LANES_MAX).await?;
         tx.commit().await?;
@@ -197,19 +214,21 @@ impl Leader {
         };
         let started_at = Clock::boottime();
         let mut tx = self.db.batch().begin().await?;
-        let Some(now) = release::renew_term(&mut tx, term.epoch, self.holds.term).await? else {
+        let Some(found) = release::renew_term(&mut tx, term.epoch, self.holds.term).await? else {
             return Ok(None);
         };
+        let now = found.now;
         term.renewed_at = started_at;
         let (window, slots) = (term.window, term.slots);
-        let mut moves = Moves::default();
-        let promoted = promote_due(&mut tx, ROWS_MAX).await?;
-        note(&mut moves, &promoted, CountWord::Deferred);
-        let returned = return_expired_slots(&mut tx, self.holds.slot, ROWS_MAX).await?;
-        note(&mut moves, &returned, CountWord::Released);
-        moves.save(&mut tx).await?;
-        release::eat_wakes(&mut tx, now, ROWS_MAX).await?;
-        eat_signals(&mut tx, ROWS_MAX).await?;
+        let are_slots_due = is_due(&mut self.slots_at, SLOTS_EVERY);
+        take_back(&mut tx, &found, are_slots_due.then_some(self.holds.slot)).await?;
+        // What was written just now is not among what was found.
+        if found.has_wakes || found.has_due || are_slots_due {
+            release::eat_wakes(&mut tx, now, ROWS_MAX).await?;
+        }
+        if found.has_signals {
+            eat_signals(&mut tx, ROWS_MAX).await?;
+        }
         let under_way = release::count_under_way(&mut tx, self.holds.deadline).await?;
         let room = Room {
             budget: window - under_way.count_released(),
@@ -223,12 +242,12 @@ impl Leader {
         Ok(Some(released))
     }
 
-    async fn woken_within(&self, pause: Duration) {
-        // While there is work the tick keeps its rhythm, so that wakes of many chunks share it.
-        if pause == TICK_EVERY {
-            tokio::time::sleep(pause).await;
-        } else {
-            let _ = tokio::time::timeout(pause, self.bell.notified()).await;
+    async fn rest(&self, pause: Pause) {
+        match pause {
+            Pause::Rhythm(pause) => tokio::time::sleep(pause).await,
+            Pause::UntilWoken(pause) => {
+                let _ = tokio::time::timeout(pause, self.bell.notified()).await;
+            }
         }
     }
 
@@ -240,6 +259,30 @@ impl Leader {
         release::end_term(&mut tx, term.epoch).await?;
         tx.commit().await
     }
+}
+
+/// Whether something is due that comes every so often; then it counts as done.
+fn is_due(last: &mut Option<Duration>, every: Duration) -> bool {
+    let now = Clock::boottime();
+    let is_due = last.is_none_or(|at| now.saturating_sub(at) >= every);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
+/// Puts back into the backlog what is due again, and what nobody began within `slot`, if that is asked for.
+async fn take_back(tx: &mut SystemTx, found: &Found, slot: Option<Duration>) -> StoreResult<()> {
+    let mut moves = Moves::default();
+    if found.has_due {
+        let promoted = promote_due(tx, ROWS_MAX).await?;
+        note(&mut moves, &promoted, CountWord::Deferred);
+    }
+    if let Some(slot) = slot {
+        let returned = return_expired_slots(tx, slot, ROWS_MAX).await?;
+        note(&mut moves, &returned, CountWord::Released);
+    }
+    moves.save(tx).await
 }
 
 fn note(moves: &mut Moves, groups: &[Moved], from: CountWord) {

@@ -77,6 +77,8 @@ uuid_newtypes! {
     CampaignId,
     /// Where messages come from: number, WhatsApp sender, mail identity.
     SenderId,
+    /// A brand, as one submission to the carriers.
+    BrandId,
     /// One message. Always used with its tenant, since an id alone scans every partition.
     MessageId,
     /// One attempt; the token that callbacks carry.

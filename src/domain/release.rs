@@ -8,7 +8,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::text_enum;
 use super::ids::{LaneId, TenantId};
-use super::rate::{Bucket, BucketKind};
+use super::rate::BucketKind;
+use super::rate::bucket::Bucket;
 
 /// A lane that may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,10 @@ text_enum! {
         Unbegun = "unbegun",
         /// Its sender's rate.
         Sender = "sender",
+        /// Its brand's rate.
+        Brand = "brand",
+        /// Its brand has sent what carriers take of it in a day.
+        BrandDay = "brand_day",
         /// Its provider account: its rate, or the calls that are under way.
         Account = "account",
         /// Its campaign's own brake.
@@ -90,6 +95,7 @@ impl From<BucketKind> for HoldReason {
     fn from(kind: BucketKind) -> Self {
         match kind {
             BucketKind::Sender => Self::Sender,
+            BucketKind::Brand => Self::Brand,
             BucketKind::Account => Self::Account,
             BucketKind::Campaign => Self::Campaign,
             BucketKind::Plan => Self::Plan,
@@ -140,7 +146,12 @@ impl Standing {
         }
         let empty = buckets.iter().filter(|bucket| bucket.left(now) == 0);
         let last = empty.max_by_key(|bucket| bucket.ready_at(now))?;
-        until(last.rule.kind.into(), Some(last.ready_at(now)))
+        let reason = if last.is_day_spent(now) {
+            HoldReason::BrandDay
+        } else {
+            last.rule.kind.into()
+        };
+        until(reason, Some(last.ready_at(now)))
     }
 
     /// Messages it may have let out and not begun: two seconds of its rate, which bounds the burst after a stall of the
@@ -295,8 +306,10 @@ mod tests {
                 name: String::new(),
                 kind: BucketKind::Sender,
                 rate_per_sec,
+                day_cap: None,
             },
             tat: None,
+            day: None,
             closed_until: None,
             calls: None,
         }

@@ -30,7 +30,7 @@ use self::queue::{Fence, Payload};
 use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::delivery::Delivery;
-use crate::store::{Db, StoreResult};
+use crate::store::{Db, StoreError, StoreResult};
 
 /// What a job's code may use.
 #[derive(Debug, Clone)]
@@ -70,9 +70,14 @@ pub trait Job: Payload {
     fn run(self, context: &JobContext, run: Run) -> impl Future<Output = Outcome> + Send;
 }
 
-/// A database that is away is worth another try; anything else is, too, until the attempts are used up.
-impl From<crate::store::StoreError> for Outcome {
-    fn from(error: crate::store::StoreError) -> Self {
-        Self::retry(error)
+/// A database that is away uses up no attempt; anything else is tried again until they are used up.
+impl From<StoreError> for Outcome {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::CutOff {
+                reason: error.to_string(),
+            },
+            other => Self::retry(other),
+        }
     }
 }

@@ -111,6 +111,22 @@ pub async fn set_rates(
     Ok(())
 }
 
+/// Gives a provider account a ceiling of its own.
+pub async fn set_account_rate(
+    tx: &mut SystemTx,
+    account_ref: &str,
+    per_sec: f64,
+) -> StoreResult<()> {
+    query!(
+        "UPDATE provider_accounts SET quota = jsonb_build_object('per_sec', $2::float8) WHERE account_ref = $1",
+        account_ref,
+        per_sec,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Takes the leadership from whoever has it, and says the epoch that fences this term.
 pub async fn seize_term(tx: &mut SystemTx, owner: Incarnation) -> StoreResult<i64> {
     let epoch = query_scalar!(

@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::release::SHARD;
 use super::{StoreResult, SystemTx};
 use crate::domain::ids::{LaneId, TenantId};
+use crate::domain::rate::bucket::{Bucket, Calls, Day, is_another_rate};
 use crate::domain::rate::learned::{CallLimit, Learned};
-use crate::domain::rate::{ACCOUNT_PREFIX, Bucket, Calls, Rule, is_another_rate};
+use crate::domain::rate::{ACCOUNT_PREFIX, Rule};
 
 /// A bucket as a tick finds it.
 #[derive(Debug, Clone)]
@@ -27,9 +28,16 @@ pub async fn load_buckets(
     rules: Vec<Rule>,
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<Loaded>> {
-    if rules.is_empty() {
-        return Ok(Vec::new());
+    let mut rows = list_rules(tx, &rules).await?;
+    if rows.len() < rules.len() {
+        insert_buckets(tx, &rules, now).await?;
+        rows = list_rules(tx, &rules).await?;
     }
+    Ok(as_loaded(rules, &rows, now))
+}
+
+/// Makes the buckets of those rules that have none.
+async fn insert_buckets(tx: &mut SystemTx, rules: &[Rule], now: DateTime<Utc>) -> StoreResult<()> {
     let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
     let kinds: Vec<&str> = rules.iter().map(|rule| rule.kind.as_str()).collect();
     query!(
@@ -50,7 +58,7 @@ pub async fn load_buckets(
     )
     .execute(tx.conn())
     .await?;
-    read_buckets(tx, rules, now).await
+    Ok(())
 }
 
 /// The same of those that are there, for whoever only looks; one that is new counts as untouched.
@@ -59,9 +67,12 @@ pub async fn read_buckets(
     rules: Vec<Rule>,
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<Loaded>> {
-    let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
-    let rows = list_named(tx, &names).await?;
-    Ok(rules
+    let rows = list_rules(tx, &rules).await?;
+    Ok(as_loaded(rules, &rows, now))
+}
+
+fn as_loaded(rules: Vec<Rule>, rows: &[Row], now: DateTime<Utc>) -> Vec<Loaded> {
+    rules
         .into_iter()
         .map(|rule| {
             let row = rows.iter().find(|row| row.name == rule.name);
@@ -73,6 +84,7 @@ pub async fn read_buckets(
                     ..rule
                 },
                 tat: row.and_then(|row| row.tat),
+                day: row.and_then(Row::day),
                 closed_until: learned.closed_until,
                 // How many are under way is for the leader to count.
                 calls: learned.calls.map(|calls| Calls {
@@ -87,7 +99,15 @@ pub async fn read_buckets(
                 has_changed,
             }
         })
-        .collect())
+        .collect()
+}
+
+async fn list_rules(tx: &mut SystemTx, rules: &[Rule]) -> StoreResult<Vec<Row>> {
+    if rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+    list_named(tx, &names).await
 }
 
 async fn list_named(tx: &mut SystemTx, names: &[&str]) -> StoreResult<Vec<Row>> {
@@ -95,7 +115,7 @@ async fn list_named(tx: &mut SystemTx, names: &[&str]) -> StoreResult<Vec<Row>> 
         Row,
         r#"
         SELECT b.id, b.name, NULLIF(b.tat, '-infinity') AS tat, b.rate_per_sec::float8 AS rate_per_sec, b.closed_until,
-               b.slowed_until, b.calls_limit::float8 AS calls_limit, b.calls_since, b.calls_halved_at
+               b.slowed_until, b.used, b.resets_at, b.calls_limit::float8 AS calls_limit, b.calls_since, b.calls_halved_at
         FROM unnest($1::text[]) AS u (name)
         JOIN buckets b ON b.name = u.name
         "#,
@@ -132,12 +152,21 @@ struct Row {
     rate_per_sec: Option<f64>,
     closed_until: Option<DateTime<Utc>>,
     slowed_until: Option<DateTime<Utc>>,
+    used: i64,
+    resets_at: Option<DateTime<Utc>>,
     calls_limit: Option<f64>,
     calls_since: Option<DateTime<Utc>>,
     calls_halved_at: Option<DateTime<Utc>>,
 }
 
 impl Row {
+    fn day(&self) -> Option<Day> {
+        self.resets_at.map(|resets_at| Day {
+            used: self.used,
+            resets_at,
+        })
+    }
+
     fn learned(&self) -> Learned {
         let calls = self.calls_limit.zip(self.calls_since);
         Learned {
@@ -164,17 +193,27 @@ pub async fn save_buckets(tx: &mut SystemTx, buckets: &[Bucket]) -> StoreResult<
         .collect();
     let bursts: Vec<f64> = buckets.iter().map(|bucket| bucket.rule.burst()).collect();
     let tats: Vec<Option<DateTime<Utc>>> = buckets.iter().map(|bucket| bucket.tat).collect();
+    let caps: Vec<Option<i64>> = buckets.iter().map(|bucket| bucket.rule.day_cap).collect();
+    let (used, resets): (Vec<Option<i64>>, Vec<Option<DateTime<Utc>>>) = buckets
+        .iter()
+        .map(|bucket| bucket.day.map(|day| (day.used, day.resets_at)).unzip())
+        .unzip();
     query!(
         r#"
         UPDATE buckets b
-        SET tat = COALESCE(u.tat, b.tat), rate_per_sec = u.rate, burst = u.burst, updated_at = app_now()
-        FROM unnest($1::text[], $2::float8[], $3::float8[], $4::timestamptz[]) AS u (name, rate, burst, tat)
+        SET tat = COALESCE(u.tat, b.tat), rate_per_sec = u.rate, burst = u.burst, cap = u.cap,
+            used = COALESCE(u.used, b.used), resets_at = COALESCE(u.resets_at, b.resets_at), updated_at = app_now()
+        FROM unnest($1::text[], $2::float8[], $3::float8[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::timestamptz[])
+             AS u (name, rate, burst, tat, cap, used, resets_at)
         WHERE b.name = u.name
         "#,
         &names as &[&str],
         &rates,
         &bursts,
         &tats as &[Option<DateTime<Utc>>],
+        &caps as &[Option<i64>],
+        &used as &[Option<i64>],
+        &resets as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;

@@ -8,6 +8,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
+use super::brands::grant_of;
 use super::halts::Halt;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::counts::{CountDelta, Counts};
@@ -87,6 +88,12 @@ struct SnapshotRow {
     sender_per_sec: Option<f64>,
     campaign_per_sec: Option<f64>,
     plan_per_sec: Option<f64>,
+    account_per_sec: Option<f64>,
+    brand_id: Option<Uuid>,
+    brand_per_sec: Option<f64>,
+    att_class: Option<String>,
+    day_segments_max: Option<i32>,
+    trust_score: Option<i16>,
     halt_reason: Option<String>,
     halt_code: Option<String>,
     halted_at: Option<DateTime<Utc>>,
@@ -99,6 +106,7 @@ impl TryFrom<SnapshotRow> for CountSnapshot {
     fn try_from(row: SnapshotRow) -> StoreResult<Self> {
         let tenant_id = TenantId(row.tenant_id);
         let campaign_id = CampaignId(row.campaign_id);
+        let brand = grant_of!(row)?;
         let pace = match (row.provider, row.account_ref, row.address) {
             (Some(provider), Some(account_ref), Some(address)) => Some(LanePace {
                 tenant_id,
@@ -107,6 +115,8 @@ impl TryFrom<SnapshotRow> for CountSnapshot {
                 account_ref,
                 address,
                 sender_per_sec: row.sender_per_sec,
+                account_per_sec: row.account_per_sec,
+                brand,
                 plan_per_sec: row.plan_per_sec,
             }),
             _ => None,
@@ -151,12 +161,18 @@ pub async fn list_snapshots(
                COALESCE(w.counts, '{}') AS "counts!: Json<BTreeMap<String, i64>>",
                s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
                s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
-               n.plan_segments_per_sec::float8 AS plan_per_sec, h.reason AS "halt_reason?", h.code AS "halt_code?",
+               n.plan_segments_per_sec::float8 AS plan_per_sec,
+               (p.quota->>'per_sec')::float8 AS account_per_sec, g.brand_id AS "brand_id?",
+               g.messages_per_sec::float8 AS brand_per_sec, g.att_class AS "att_class?",
+               g.daily_segment_cap AS "day_segments_max?", g.trust_score AS "trust_score?",
+               h.reason AS "halt_reason?", h.code AS "halt_code?",
                h.set_at AS "halted_at?", NULLIF(h.until, 'infinity') AS "halted_until?"
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, campaign_id)
         JOIN campaigns c ON c.tenant_id = u.tenant_id AND c.id = u.campaign_id
         JOIN tenants n ON n.id = c.tenant_id
         LEFT JOIN senders s ON s.tenant_id = c.tenant_id AND s.id = c.sender_id
+        LEFT JOIN provider_accounts p ON p.account_ref = s.account_ref
+        LEFT JOIN brand_grants g ON g.tenant_id = c.tenant_id AND g.brand_id = s.brand_id
         LEFT JOIN halts h ON h.tenant_id = c.tenant_id AND h.sender_id = c.sender_id AND h.until > app_now()
         LEFT JOIN campaign_totals t ON t.tenant_id = c.tenant_id AND t.campaign_id = c.id
         CROSS JOIN LATERAL (

@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
+use super::brands::grant_of;
 use super::{StoreError, StoreResult, SystemTx, TenantTx, affected, interval};
 use crate::domain::campaign::{Audience, Campaign, CampaignStatus};
 use crate::domain::contact::normalize_name;
@@ -100,16 +101,21 @@ pub async fn load_pace(
         r#"
         SELECT c.pace_per_sec::float8 AS campaign_per_sec, n.plan_segments_per_sec::float8 AS plan_per_sec,
                s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
-               s.segments_per_sec_override::float8 AS sender_per_sec
+               s.segments_per_sec_override::float8 AS sender_per_sec,
+               (p.quota->>'per_sec')::float8 AS account_per_sec, g.brand_id AS "brand_id?",
+               g.messages_per_sec::float8 AS brand_per_sec, g.att_class AS "att_class?",
+               g.daily_segment_cap AS "day_segments_max?", g.trust_score AS "trust_score?"
         FROM campaigns c
         JOIN tenants n ON n.id = c.tenant_id
         LEFT JOIN LATERAL (
-            SELECT s.provider, s.account_ref, s.address, s.segments_per_sec_override
+            SELECT s.tenant_id, s.brand_id, s.provider, s.account_ref, s.address, s.segments_per_sec_override
             FROM senders s
             WHERE s.tenant_id = c.tenant_id AND s.channel = c.channel AND (s.id = c.sender_id OR c.sender_id IS NULL AND s.status <> 'released')
             ORDER BY s.is_default DESC, s.id
             LIMIT 1
         ) s ON true
+        LEFT JOIN provider_accounts p ON p.account_ref = s.account_ref
+        LEFT JOIN brand_grants g ON g.tenant_id = s.tenant_id AND g.brand_id = s.brand_id
         WHERE c.tenant_id = $1 AND c.id = $2
         "#,
         tenant_id.0,
@@ -118,6 +124,7 @@ pub async fn load_pace(
     .fetch_optional(conn)
     .await?
     .ok_or(StoreError::NotFound { what: "campaign" })?;
+    let brand = grant_of!(row)?;
     let (Some(provider), Some(account_ref), Some(address)) =
         (row.provider, row.account_ref, row.address)
     else {
@@ -130,6 +137,8 @@ pub async fn load_pace(
         account_ref,
         address,
         sender_per_sec: row.sender_per_sec,
+        account_per_sec: row.account_per_sec,
+        brand,
         plan_per_sec: row.plan_per_sec,
     })
 }

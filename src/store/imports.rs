@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{StoreError, StoreResult, TenantTx, affected};
 use crate::domain::csv_file::Cursor;
 use crate::domain::ids::{ImportId, ListId, TenantId, UserId};
-use crate::domain::import::{Attestation, Import, ImportCounts, ImportStatus, Plan, RefusedRow};
+use crate::domain::import::batch::RefusedRow;
+use crate::domain::import::{Attestation, Import, ImportCounts, ImportStatus, Plan};
 
 const IMPORT: &str = "import";
 

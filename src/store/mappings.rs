@@ -31,7 +31,6 @@ pub async fn insert_mappings(tx: &mut SystemTx, mappings: &[Mapping]) -> StoreRe
     if mappings.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = mappings.iter().map(|_| Uuid::now_v7()).collect();
     let tenant_ids: Vec<Uuid> = mappings.iter().map(|m| m.key.tenant_id.0).collect();
     let message_ids: Vec<Uuid> = mappings.iter().map(|m| m.key.id.0).collect();
     let attempt_nos: Vec<i16> = mappings.iter().map(|m| m.attempt_no).collect();
@@ -45,18 +44,16 @@ pub async fn insert_mappings(tx: &mut SystemTx, mappings: &[Mapping]) -> StoreRe
     let statuses: Vec<&str> = mappings.iter().map(|m| m.provider_status).collect();
     query!(
         r#"
-        INSERT INTO message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider, provider_account,
+        INSERT INTO message_provider_mappings (tenant_id, message_id, attempt_no, channel, provider, provider_account,
                                                provider_message_id, provider_status, created_at, updated_at)
-        SELECT u.id, u.tenant_id, u.message_id, u.attempt_no, u.channel, u.provider, u.account, u.provider_message_id,
+        SELECT u.tenant_id, u.message_id, u.attempt_no, u.channel, u.provider, u.account, u.provider_message_id,
                u.status, clock.at, clock.at
         FROM (SELECT app_now() AS at OFFSET 0) AS clock,
-             unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
-                    $9::text[])
-             AS u (id, tenant_id, message_id, attempt_no, channel, provider, account, provider_message_id, status)
+             unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+             AS u (tenant_id, message_id, attempt_no, channel, provider, account, provider_message_id, status)
         ORDER BY u.tenant_id, u.message_id
         ON CONFLICT DO NOTHING
         "#,
-        &ids,
         &tenant_ids,
         &message_ids,
         &attempt_nos,

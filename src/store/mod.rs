@@ -8,6 +8,7 @@ pub mod attempts;
 pub mod audience;
 pub mod audit;
 pub mod bench;
+mod brands;
 pub mod buckets;
 pub mod campaign_counts;
 pub mod campaigns;

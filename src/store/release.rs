@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{query, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::interval;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::channel::{Channel, Class};
 use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
-use crate::domain::rate::Traffic;
+use crate::domain::rate::bucket::Traffic;
 use crate::domain::release::Grant;
 
 /// The one shard of a cell whose provider accounts fit one leader.
@@ -44,19 +44,36 @@ pub async fn take_term(
     Ok(epoch)
 }
 
-/// The fence: the first statement of each tick. It says what time it is, by which the tick plans; nothing when another
-/// leader took over, and the caller writes nothing then.
+/// What a tick finds when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// What time it is, by which the tick plans.
+    pub now: DateTime<Utc>,
+    /// Whether lanes were woken.
+    pub has_wakes: bool,
+    /// Whether somebody had to say something of a rate.
+    pub has_signals: bool,
+    /// Whether deferred messages are due again.
+    pub has_due: bool,
+}
+
+/// The fence: the first statement of each tick. It says what there is to do; nothing when another leader took over, and the
+/// caller writes nothing then.
 pub async fn renew_term(
     tx: &mut SystemTx,
     epoch: i64,
     term: Duration,
-) -> StoreResult<Option<DateTime<Utc>>> {
-    let now = query_scalar!(
+) -> StoreResult<Option<Found>> {
+    let found = query_as!(
+        Found,
         r#"
         UPDATE release_shards
         SET until = app_now() + $3
         WHERE shard = $1 AND epoch = $2
-        RETURNING app_now() AS "now!"
+        RETURNING app_now() AS "now!",
+                  EXISTS (SELECT FROM lane_wakes) AS "has_wakes!",
+                  EXISTS (SELECT FROM bucket_signals) AS "has_signals!",
+                  EXISTS (SELECT FROM messages WHERE waiting_phase = -1 AND ready_at <= (SELECT app_now())) AS "has_due!"
         "#,
         SHARD,
         epoch,
@@ -64,7 +81,7 @@ pub async fn renew_term(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(now)
+    Ok(found)
 }
 
 /// Lets the next leader begin at once.
@@ -138,35 +155,19 @@ impl UnderWay {
     pub fn count_released(&self) -> i64 {
         self.released.values().sum()
     }
-
-    fn add(&mut self, account_ref: String, calls: i64) {
-        self.calls.entry(account_ref).or_default().under_way += calls;
-    }
 }
 
 /// What is under way now. A call that nobody ended within `call_max` is in doubt, and not under way.
 pub async fn count_under_way(tx: &mut SystemTx, call_max: Duration) -> StoreResult<UnderWay> {
-    let mut under_way = UnderWay::default();
     let rows = query!(
         r#"
-        SELECT lane_id, provider_account_sid AS account_ref, provider = 'demo' AS "is_demo!", count(*) AS "messages!"
+        SELECT lane_id, provider_account_sid AS "account_ref!", provider = 'demo' AS "is_demo!", count(*) AS "messages!"
         FROM messages
         WHERE released_at IS NOT NULL
         GROUP BY lane_id, provider_account_sid, provider
-        "#
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    for row in rows {
-        *under_way.released.entry(LaneId(row.lane_id)).or_default() += row.messages;
-        if !row.is_demo {
-            under_way.add(row.account_ref, row.messages);
-        }
-    }
-    let rows = query!(
-        r#"
+        UNION ALL
         -- An open attempt is looked at by nobody before its first look, which lies ahead by more than its call takes.
-        SELECT account_ref, count(*) AS "calls!"
+        SELECT NULL, account_ref, false, count(*)
         FROM send_attempts
         WHERE state = 0 AND provider <> 'demo'
           AND next_look_at > app_now() AND started_at > app_now() - $1::interval
@@ -176,8 +177,15 @@ pub async fn count_under_way(tx: &mut SystemTx, call_max: Duration) -> StoreResu
     )
     .fetch_all(tx.conn())
     .await?;
+    let mut under_way = UnderWay::default();
     for row in rows {
-        under_way.add(row.account_ref, row.calls);
+        if let Some(lane_id) = row.lane_id {
+            *under_way.released.entry(LaneId(lane_id)).or_default() += row.messages;
+        }
+        if !row.is_demo {
+            let traffic = under_way.calls.entry(row.account_ref).or_default();
+            traffic.under_way += row.messages;
+        }
     }
     Ok(under_way)
 }

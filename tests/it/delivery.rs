@@ -1,6 +1,7 @@
 //! The message path when something goes wrong, or much happens at once.
 
 mod begin;
+mod brands;
 mod cancel;
 mod chaos;
 mod expansion;

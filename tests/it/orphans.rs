@@ -21,8 +21,8 @@ const PLANTS: &[(&str, &str)] = &[
         SELECT id, public.uuid_floor(public.app_now()), 1, gen_random_uuid(), 1, 'demo', 'x', '', '', 1, public.app_now() FROM cell.tenants"),
     ("attempt_without_call", "INSERT INTO cell.send_attempts (tenant_id, message_id, attempt_no, id, incarnation, provider, account_ref, dest_mac, content_mac, state, deadline)
         SELECT tenant_id, id, 9, gen_random_uuid(), 1, 'demo', 'x', '', '', 2, public.app_now() FROM cell.messages LIMIT 1"),
-    ("mapping_without_attempt", "INSERT INTO cell.message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider, provider_account, provider_message_id)
-        SELECT gen_random_uuid(), tenant_id, id, 8, 'sms', 'demo', 'x', 'y' FROM cell.messages LIMIT 1"),
+    ("mapping_without_attempt", "INSERT INTO cell.message_provider_mappings (tenant_id, message_id, attempt_no, channel, provider, provider_account, provider_message_id)
+        SELECT tenant_id, id, 8, 'sms', 'demo', 'x', 'y' FROM cell.messages LIMIT 1"),
     ("event_without_message", "INSERT INTO cell.message_events (tenant_id, message_id, id, kind)
         SELECT id, public.uuid_floor(public.app_now()), gen_random_uuid(), 'parked' FROM cell.tenants"),
     ("text_without_message", "INSERT INTO cell.message_bodies (tenant_id, message_id, body)

@@ -313,9 +313,9 @@ const SEARCHES: &[(&str, &str)] = &[
 
 const MANY_MAPPINGS: &str = "
     BEGIN;
-    INSERT INTO cell.message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider,
+    INSERT INTO cell.message_provider_mappings (tenant_id, message_id, attempt_no, channel, provider,
                                                 provider_account, provider_message_id)
-    SELECT gen_random_uuid(), uuid_floor(app_now()), gen_random_uuid(), 1, 'sms', 'demo', 'one', n
+    SELECT uuid_floor(app_now()), gen_random_uuid(), 1, 'sms', 'demo', 'one', n
     FROM generate_series(1, 2000) n;
     ANALYZE cell.message_provider_mappings";
 

@@ -497,9 +497,9 @@ const MUCH: &str = "
                                dest_mac, content_mac, phase, expires_at)
     SELECT t.id, s.id, 1, s.contact_id, 'sms', 'demo', '+1305' || lpad(s.n::text, 7, '0'), r.account_ref, '', '', 4, app_now()
     FROM cell.tenants t JOIN cell.senders r ON r.tenant_id = t.id AND r.channel = 'sms', sent s;
-    INSERT INTO cell.message_provider_mappings (id, tenant_id, message_id, attempt_no, channel, provider, provider_account,
+    INSERT INTO cell.message_provider_mappings (tenant_id, message_id, attempt_no, channel, provider, provider_account,
                                                 provider_message_id)
-    SELECT gen_random_uuid(), t.id, s.id, 1, 'sms', 'demo', r.account_ref, 'DM' || md5(s.id::text)
+    SELECT t.id, s.id, 1, 'sms', 'demo', r.account_ref, 'DM' || md5(s.id::text)
     FROM cell.tenants t JOIN cell.senders r ON r.tenant_id = t.id AND r.channel = 'sms', sent s;
     INSERT INTO cell.message_hours (tenant_id, hour, channel, counts)
     SELECT t.id, date_trunc('hour', app_now()) - n * interval '1 hour', c, '{\"handed_over\": 100, \"delivered\": 90}'

@@ -11,9 +11,8 @@ use crate::domain::channel::Channel;
 use crate::domain::contact::{ContactField, Mapping, Target};
 use crate::domain::csv_file::{Delimiter, Encoding};
 use crate::domain::ids::{ImportId, ListId};
-use crate::domain::import::{
-    Attestation, Choices, Import, ImportCounts, ImportStatus, OnMatch, RefusedRow,
-};
+use crate::domain::import::batch::RefusedRow;
+use crate::domain::import::{Attestation, Choices, Import, ImportCounts, ImportStatus, OnMatch};
 
 /// Where a column's values go.
 #[derive(Debug, Clone, Copy, Enum)]

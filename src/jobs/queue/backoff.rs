@@ -26,6 +26,12 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// Of jobs under which the database went away: it is back soon, and nothing may be wrong with them.
+    pub(super) const CUT_OFF: Self = Self {
+        base: Duration::from_millis(500),
+        cap: Duration::from_secs(15),
+    };
+
     /// The longest wait after `attempt`, which counts from 1.
     pub fn bound(&self, attempt: i16) -> Duration {
         let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(31);

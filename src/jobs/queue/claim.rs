@@ -20,6 +20,7 @@ pub(super) struct Claimed {
     pub(super) priority: i16,
     pub(super) attempt: i16,
     pub(super) max_attempts: i16,
+    pub(super) starts: i16,
     pub(super) unique_key: Option<String>,
     /// As text: a document that this version cannot read must not spoil the others of the claim.
     pub(super) payload: String,
@@ -68,7 +69,7 @@ pub(super) async fn claim_in_order(
             lease_until = (SELECT app_now() + make_interval(secs => $7))
         -- Not a join: whatever the statistics say, an array is looked up in the index.
         WHERE j.id = ANY (ARRAY(SELECT id FROM picked))
-        RETURNING j.id, j.kind, j.lane, j.priority, j.attempt, j.max_attempts, j.unique_key,
+        RETURNING j.id, j.kind, j.lane, j.priority, j.attempt, j.max_attempts, j.starts, j.unique_key,
             j.payload::text AS "payload!", j.created_at
         "#,
         queue,
@@ -145,7 +146,7 @@ pub(super) async fn claim_in_turns(
             lease_until = (SELECT app_now() + make_interval(secs => $5))
         -- Not a join: whatever the statistics say, an array is looked up in the index.
         WHERE j.id = ANY (ARRAY(SELECT id FROM picked))
-        RETURNING j.id, j.kind, j.lane, j.priority, j.attempt, j.max_attempts, j.unique_key,
+        RETURNING j.id, j.kind, j.lane, j.priority, j.attempt, j.max_attempts, j.starts, j.unique_key,
             j.payload::text AS "payload!", j.created_at
         "#,
         queue,
@@ -256,6 +257,7 @@ mod tests {
             priority,
             attempt: 1,
             max_attempts: 1,
+            starts: 1,
             unique_key: None,
             payload: String::new(),
             created_at: DateTime::UNIX_EPOCH,

@@ -47,7 +47,7 @@ pub(super) async fn run(core: Arc<Core>, mut endings: mpsc::UnboundedReceiver<En
 
 /// Does not come back before the database has taken the batch.
 async fn write(core: &Core, trouble: &mut Trouble, batch: &[Ended]) {
-    let mut todo = Todo::of(batch);
+    let mut todo = Todo::of(batch, core.tuning.starts_max);
     loop {
         match todo.write(core).await {
             Ok(()) => {
@@ -90,6 +90,8 @@ struct Again<'a> {
 enum Counts {
     /// The attempt.
     Attempt,
+    /// The start, and not the attempt: somebody else ended it.
+    Start,
     /// Neither attempt nor start, and the starts before it are forgotten: it ended in good order.
     Nothing,
     /// It never happened.
@@ -97,7 +99,7 @@ enum Counts {
 }
 
 impl<'a> Todo<'a> {
-    fn of(batch: &'a [Ended]) -> Self {
+    fn of(batch: &'a [Ended], starts_max: i16) -> Self {
         let mut todo = Self::default();
         for (ticket, ending) in batch {
             let again = |delay, error, counts| {
@@ -119,6 +121,14 @@ impl<'a> Todo<'a> {
                 Ending::Retry { delay, error } => {
                     todo.again
                         .push(again(*delay, Some(error.as_str()), Counts::Attempt));
+                }
+                Ending::CutOff { error, .. } if ticket.starts >= starts_max => {
+                    todo.dead
+                        .push((ticket, "cut off each time", Some(error.as_str())));
+                }
+                Ending::CutOff { delay, error } => {
+                    todo.again
+                        .push(again(*delay, Some(error.as_str()), Counts::Start));
                 }
                 Ending::Snooze(delay) => {
                     todo.again.push(again(*delay, None, Counts::Nothing));
@@ -219,17 +229,22 @@ async fn reschedule(
         .iter()
         .map(|(_, a)| i16::from(a.counts != Counts::Attempt))
         .collect();
-    let is_undone: Vec<bool> = again
+    let starts: Vec<i16> = again
         .iter()
-        .map(|(_, a)| a.counts == Counts::Undone)
+        .map(|(ticket, a)| match a.counts {
+            Counts::Attempt | Counts::Nothing => 0,
+            Counts::Start => ticket.starts,
+            Counts::Undone => ticket.starts - 1,
+        })
         .collect();
     query_as!(
         Rescheduled,
         r#"
         WITH locked AS (
-            SELECT j.id, u.delay_secs, u.error, u.attempts_back, u.is_undone
-            FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::float8[], $5::text[], $6::smallint[], $7::bool[])
-                AS u (id, attempt, lease, delay_secs, error, attempts_back, is_undone)
+            SELECT j.id, u.delay_secs, u.error, u.attempts_back, u.starts
+            FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::float8[], $5::text[], $6::smallint[],
+                        $7::smallint[])
+                AS u (id, attempt, lease, delay_secs, error, attempts_back, starts)
             JOIN jobs j ON j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
             -- One order for every writer of many rows, so that two of them never deadlock.
             ORDER BY j.id
@@ -241,7 +256,7 @@ async fn reschedule(
             state = CASE WHEN locked.delay_secs > 0 THEN 2 ELSE 0 END,
             run_at = (SELECT app_now()) + make_interval(secs => locked.delay_secs),
             attempt = j.attempt - locked.attempts_back,
-            starts = CASE WHEN locked.is_undone THEN greatest(j.starts - 1, 0) ELSE 0 END,
+            starts = locked.starts,
             lease = NULL, lease_until = NULL,
             last_error = coalesce(locked.error, j.last_error)
         FROM locked
@@ -254,7 +269,7 @@ async fn reschedule(
         &delays,
         &errors as &[Option<String>],
         &attempts_back,
-        &is_undone,
+        &starts,
     )
     .fetch_all(pool)
     .await

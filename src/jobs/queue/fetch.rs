@@ -241,6 +241,7 @@ impl Fetcher {
                 lease: lease.number,
             },
             max_attempts: job.max_attempts,
+            starts: job.starts,
         });
         let tickets = self.core.desk.admit(new, slots, lease_ends);
         let tasks = claimed

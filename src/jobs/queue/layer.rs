@@ -107,6 +107,10 @@ pub(super) fn ending_of(outcome: Outcome, ticket: &Ticket, backoff: Backoff) -> 
             error: reason,
         },
         Outcome::Snooze(delay) => Ending::Snooze(delay),
+        Outcome::CutOff { reason } => Ending::CutOff {
+            delay: Backoff::CUT_OFF.delay(ticket.starts),
+            error: reason,
+        },
         Outcome::Dead { reason } => Ending::Dead {
             reason,
             error: None,

@@ -139,6 +139,12 @@ pub enum Outcome {
     },
     /// Too early. Tried again after this long; the attempt does not count.
     Snooze(Duration),
+    /// The database went away under it, which is not the job's doing. Tried again after a growing random delay; the attempt
+    /// does not count. One that is cut off each time is set aside like one that kills its worker each time.
+    CutOff {
+        /// Stored as the job's last error; for operators, so no personal data.
+        reason: String,
+    },
     /// Never. Kept among the dead jobs for an operator.
     Dead {
         /// Why, for operators, so no personal data.

@@ -26,6 +26,8 @@ pub(super) enum Ending {
     Retry { delay: Duration, error: String },
     /// Again after this long; the attempt does not count.
     Snooze(Duration),
+    /// Again after this long; the start counts and not the attempt, and the error is kept.
+    CutOff { delay: Duration, error: String },
     /// To the dead jobs.
     Dead {
         reason: String,
@@ -46,6 +48,8 @@ const ENDED: u8 = 2;
 pub(super) struct Ticket {
     pub(super) fence: Fence,
     pub(super) max_attempts: i16,
+    /// Runs in a row, this one among them, none of which ended in good order.
+    pub(super) starts: i16,
     /// Told when the handler has to stop: the lease is lost, or a drain ran out of patience.
     pub(super) cancel: CancellationToken,
     is_lost: AtomicBool,
@@ -146,6 +150,7 @@ pub(super) struct Desk {
 pub(super) struct NewTicket {
     pub(super) fence: Fence,
     pub(super) max_attempts: i16,
+    pub(super) starts: i16,
 }
 
 impl Desk {
@@ -174,6 +179,7 @@ impl Desk {
                 let ticket = Arc::new(Ticket {
                     fence: new.fence,
                     max_attempts: new.max_attempts,
+                    starts: new.starts,
                     cancel: CancellationToken::new(),
                     is_lost: AtomicBool::new(false),
                     stage: AtomicU8::new(WAITING),

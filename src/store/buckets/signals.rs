@@ -57,6 +57,12 @@ pub async fn append_signals(tx: &mut SystemTx, new: &[NewSignal]) -> StoreResult
             JOIN senders o ON o.tenant_id = l.tenant_id AND o.id = l.sender_id
             JOIN senders t ON t.tenant_id = o.tenant_id AND (t.id = o.id OR t.brand_id = o.brand_id)
             WHERE s.kind = 'sender'
+            UNION ALL
+            SELECT 'brand:' || o.brand_id, s.signal, s.retry_after_ms
+            FROM said s
+            JOIN lanes l ON l.tenant_id = s.tenant_id AND l.id = s.lane_id
+            JOIN senders o ON o.tenant_id = l.tenant_id AND o.id = l.sender_id
+            WHERE s.kind = 'sender' AND o.brand_id IS NOT NULL
         )
         INSERT INTO bucket_signals (bucket_id, signal, retry_after_ms)
         SELECT b.id, m.signal, max(m.retry_after_ms)
@@ -129,7 +135,7 @@ async fn list_rows(tx: &mut SystemTx, ids: &[i64]) -> StoreResult<Vec<Row>> {
         Row,
         r#"
         SELECT b.id, b.name, NULLIF(b.tat, '-infinity') AS tat, b.rate_per_sec::float8 AS rate_per_sec, b.closed_until,
-               b.slowed_until, b.calls_limit::float8 AS calls_limit, b.calls_since, b.calls_halved_at
+               b.slowed_until, b.used, b.resets_at, b.calls_limit::float8 AS calls_limit, b.calls_since, b.calls_halved_at
         FROM buckets b
         WHERE b.id = ANY($1)
         "#,

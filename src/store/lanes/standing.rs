@@ -8,6 +8,7 @@ use crate::domain::channel::{Channel, Class};
 use crate::domain::ids::{CampaignId, LaneId, MessageId, SenderId, TenantId};
 use crate::domain::rate::LanePace;
 use crate::domain::release::HoldReason;
+use crate::store::brands::grant_of;
 use crate::store::halts::Halt;
 use crate::store::release::SHARD;
 use crate::store::{StoreError, StoreResult, SystemTx};
@@ -67,10 +68,15 @@ pub async fn list_lanes(
                h.reason AS "halt_reason?", h.code AS "halt_code?", h.set_at AS "halted_at?",
                NULLIF(h.until, 'infinity') AS "halted_until?", s.provider, s.account_ref, s.address,
                s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
-               n.plan_segments_per_sec::float8 AS plan_per_sec
+               n.plan_segments_per_sec::float8 AS plan_per_sec,
+               (p.quota->>'per_sec')::float8 AS account_per_sec, g.brand_id AS "brand_id?",
+               g.messages_per_sec::float8 AS brand_per_sec, g.att_class AS "att_class?",
+               g.daily_segment_cap AS "day_segments_max?", g.trust_score AS "trust_score?"
         FROM lanes l
         JOIN tenants n ON n.id = l.tenant_id
         JOIN senders s ON s.tenant_id = l.tenant_id AND s.id = l.sender_id
+        LEFT JOIN provider_accounts p ON p.account_ref = s.account_ref
+        LEFT JOIN brand_grants g ON g.tenant_id = l.tenant_id AND g.brand_id = s.brand_id
         LEFT JOIN campaigns c ON c.tenant_id = l.tenant_id AND c.id = l.campaign_id
         LEFT JOIN halts h ON h.tenant_id = l.tenant_id AND h.sender_id = l.sender_id AND h.until > app_now()
         LEFT JOIN tenant_turns t ON t.tenant_id = l.tenant_id AND t.shard = $1 AND t.class = l.class AND t.active
@@ -97,6 +103,7 @@ pub async fn list_lanes(
     rows.into_iter()
         .map(|row| {
             let tenant_id = TenantId(row.tenant_id);
+            let brand = grant_of!(row)?;
             let campaign_id = row.campaign_id.map(CampaignId);
             let turn_at = row.turn_at.filter(|_| row.active);
             let halt = match (row.halt_reason, row.halted_at) {
@@ -131,6 +138,8 @@ pub async fn list_lanes(
                     account_ref: row.account_ref,
                     address: row.address,
                     sender_per_sec: row.sender_per_sec,
+                    account_per_sec: row.account_per_sec,
+                    brand,
                     plan_per_sec: row.plan_per_sec,
                 },
             })

@@ -7,6 +7,7 @@ use super::SHARD;
 use crate::domain::channel::Class;
 use crate::domain::ids::{CampaignId, LaneId, TenantId};
 use crate::domain::rate::LanePace;
+use crate::store::brands::grant_of;
 use crate::store::{StoreError, StoreResult, SystemTx};
 
 /// A tenant whose turn it is, with one of its lanes that are due.
@@ -75,7 +76,10 @@ pub async fn list_due_lanes(
                -- A halt may have no end, which is no instant. LEAST alone would make one of none.
                CASE WHEN h.until IS NOT NULL THEN LEAST(h.until, $5 + INTERVAL '1 day') END AS "halted_until?", s.provider AS "provider?", s.account_ref AS "account_ref?", s.address AS "address?",
                s.segments_per_sec_override::float8 AS sender_per_sec, c.pace_per_sec::float8 AS campaign_per_sec,
-               n.plan_segments_per_sec::float8 AS plan_per_sec
+               n.plan_segments_per_sec::float8 AS plan_per_sec,
+               (p.quota->>'per_sec')::float8 AS account_per_sec, g.brand_id AS "brand_id?",
+               g.messages_per_sec::float8 AS brand_per_sec, g.att_class AS "att_class?",
+               g.daily_segment_cap AS "day_segments_max?", g.trust_score AS "trust_score?"
         FROM due d
         JOIN tenants n ON n.id = d.tenant_id
         LEFT JOIN LATERAL (
@@ -86,6 +90,8 @@ pub async fn list_due_lanes(
             LIMIT $4
         ) l ON true
         LEFT JOIN senders s ON s.tenant_id = d.tenant_id AND s.id = l.sender_id
+        LEFT JOIN provider_accounts p ON p.account_ref = s.account_ref
+        LEFT JOIN brand_grants g ON g.tenant_id = d.tenant_id AND g.brand_id = s.brand_id
         LEFT JOIN campaigns c ON c.tenant_id = d.tenant_id AND c.id = l.campaign_id
         LEFT JOIN halts h ON h.tenant_id = d.tenant_id AND h.sender_id = l.sender_id AND h.until > $5
         ORDER BY d.ring, d.next_at, d.tenant_id, d.class, l.next_at
@@ -101,6 +107,7 @@ pub async fn list_due_lanes(
     rows.into_iter()
         .map(|row| {
             let tenant_id = TenantId(row.tenant_id);
+            let brand = grant_of!(row)?;
             let lane = match (row.lane_id, row.provider, row.account_ref, row.address) {
                 (Some(id), Some(provider), Some(account_ref), Some(address)) => Some(LaneRow {
                     id: LaneId(id),
@@ -118,6 +125,8 @@ pub async fn list_due_lanes(
                         account_ref,
                         address,
                         sender_per_sec: row.sender_per_sec,
+                        account_per_sec: row.account_per_sec,
+                        brand,
                         plan_per_sec: row.plan_per_sec,
                     },
                 }),

@@ -11,13 +11,13 @@ use crate::harness::world::World;
 
 /// What a window may hold above 20 a second: the bucket's burst, and what was let out while no worker had time for it,
 /// which is two seconds' worth. On a machine with time it is the burst alone.
-const BURST_MAX: f64 = 3.0 + 40.0;
+pub(super) const BURST_MAX: f64 = 3.0 + 40.0;
 
 /// How soon another pace shows.
 const SOON: TimeDelta = TimeDelta::seconds(1);
 
 /// What the provider accepted so far, in order.
-async fn accepted(world: &World) -> Vec<DateTime<Utc>> {
+pub(super) async fn accepted(world: &World) -> Vec<DateTime<Utc>> {
     world
         .db
         .value(
@@ -27,7 +27,7 @@ async fn accepted(world: &World) -> Vec<DateTime<Utc>> {
 }
 
 /// The most that any window holds above its rate: never more than the burst allows.
-fn most_above_rate(times: &[DateTime<Utc>], rate_per_sec: f64) -> f64 {
+pub(super) fn most_above_rate(times: &[DateTime<Utc>], rate_per_sec: f64) -> f64 {
     let secs = |at: usize| times[at].timestamp_micros() as f64 / 1e6;
     let mut most: f64 = 0.0;
     for first in 0..times.len() {
@@ -39,7 +39,7 @@ fn most_above_rate(times: &[DateTime<Utc>], rate_per_sec: f64) -> f64 {
     most
 }
 
-async fn hand_over_all(world: &World, people: i64) {
+pub(super) async fn hand_over_all(world: &World, people: i64) {
     eventually("everybody is reached, or never will be", async || {
         let ended = world
             .number("SELECT count(*) FROM messages WHERE phase IN (4, 6)")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engageninja::jobs::queue::Outcome;
+use engageninja::jobs::queue::{NewJob, Outcome, Tuning};
 use engageninja::store::Db;
 use tokio::sync::Semaphore;
 
@@ -107,4 +107,47 @@ async fn an_outage_longer_than_every_lease_takes_no_job_from_a_living_worker() {
     })
     .await;
     outage.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_the_database_left_uses_up_no_attempt_and_is_set_aside_when_it_always_does() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let setup = Setup {
+        tuning: Tuning {
+            starts_max: 3,
+            ..tuning()
+        },
+        ..Setup::default()
+    };
+    let runs = std::sync::atomic::AtomicU32::new(0);
+    let crew = Crew::start(&db, &setup, move |delivered| {
+        let is_first = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2;
+        let is_bad = delivered.payload["n"] == 1;
+        async move {
+            if is_first || is_bad {
+                Outcome::CutOff {
+                    reason: "database unavailable".into(),
+                }
+            } else {
+                Outcome::Done
+            }
+        }
+    });
+    let once = |n| NewJob {
+        max_attempts: 1,
+        ..note(n)
+    };
+    put(&db, vec![once(0)]).await;
+    crew.done(1).await;
+    let starts = crew.log.starts();
+    assert_eq!(starts.len(), 3);
+    assert!(starts.iter().all(|start| start.attempt == 1), "{starts:?}");
+
+    put(&db, vec![once(1)]).await;
+    crew.log.until(6).await;
+    let dead = "SELECT count(*) FROM dead_jobs WHERE reason = 'cut off each time' AND last_error = 'database unavailable'";
+    eventually("it is set aside", || async { number(&db, dead).await == 1 }).await;
+    assert_eq!((live(&db).await, crew.log.starts().len()), (0, 6));
+    crew.stop().await;
 }
