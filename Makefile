@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up test fmt lint unit chaos prepare openapi doc deny bench clean-data
+.PHONY: help up test fmt lint unit chaos prepare openapi doc deny bench rivals clean-data
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,7 @@ test: web/node_modules fmt lint unit ## Formatting, lints, every test and the dr
 fmt:
 	cargo fmt --check
 	cargo fmt --check --manifest-path tools/prepare/Cargo.toml
+	cargo fmt --check --manifest-path benches/rivals/Cargo.toml
 
 lint:
 	cargo clippy --quiet --all-targets -- -D warnings
@@ -44,6 +45,9 @@ deny: ## Licences, advisories and banned packages (needs cargo-deny)
 
 bench: web/node_modules ## Measures import, expansion, sending and the queue on a durable database
 	cargo run --quiet --release -- bench $(ARGS)
+
+rivals: web/node_modules ## Measures the queue beside other engines on a durable database; builds them first
+	cargo run --quiet --release --manifest-path benches/rivals/Cargo.toml -- $(ARGS)
 
 clean-data: ## Removes what `make up` keeps: the database, keys and credentials of the demo
 	@if [ -e .data/lock ] && command -v flock >/dev/null && ! flock -n .data/lock true; then \

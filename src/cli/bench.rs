@@ -15,14 +15,17 @@ mod stage;
 mod twilio;
 mod webhooks;
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use self::figures::{Figure, print_figures};
+use self::figures::print_figures;
 use self::stage::{Server, Stage};
 use super::output::print;
 use crate::config::Config;
-use crate::dev::bench_queue::{self, Plan};
+use crate::dev::bench_queue::{self, snapshot};
+use crate::dev::figures::Figure;
 
 /// Measures this machine's speed on a database of the bench's own.
 #[derive(Debug, Args)]
@@ -37,15 +40,40 @@ pub(super) struct Bench {
 /// How much is measured.
 #[derive(Debug, Clone, Copy, Args)]
 struct Scale {
-    /// Contacts, or messages, of one round.
+    /// Contacts, messages or jobs of one round.
     #[arg(long, default_value = "100000", value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     contacts: u32,
-    /// Rounds; each figure is their median.
-    #[arg(long, default_value = "3", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=21))]
-    rounds: u8,
+    /// Rounds; each figure is their median. 3 when absent, 5 pairs for the queue.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=21))]
+    rounds: Option<u8>,
     /// Worker processes that send.
     #[arg(long, default_value = "2", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     workers: u8,
+    /// How long the reader of `snapshot` holds its picture.
+    #[arg(long, default_value = "600", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    hold_secs: u32,
+}
+
+impl Scale {
+    fn rounds(&self) -> u8 {
+        self.rounds.unwrap_or(3)
+    }
+
+    fn queue(&self) -> bench_queue::Plan {
+        bench_queue::Plan {
+            jobs: self.contacts as usize,
+            // The bars are medians of five pairs.
+            pairs: self.rounds.unwrap_or(5).into(),
+        }
+    }
+
+    fn snapshot(&self) -> snapshot::Plan {
+        snapshot::Plan {
+            jobs: self.contacts as usize,
+            bursts: self.rounds().into(),
+            lasts: Duration::from_secs(self.hold_secs.into()),
+        }
+    }
 }
 
 /// What can be measured.
@@ -53,8 +81,10 @@ struct Scale {
 enum Measure {
     /// Import, expansion and demo sends.
     Path,
-    /// The queue engine against plain SQL; takes some minutes.
+    /// The queue engine against plain SQL, with a long backlog and in many lanes; takes some minutes.
     Queue,
+    /// The queue engine while a reader holds a snapshot; takes as long as that, and two minutes.
+    Snapshot,
     /// Sends over HTTP to the stand-in for Twilio, without callbacks and with two for each.
     Twilio,
     /// Small tenants beside one with a long backlog, and what turns and paces cost.
@@ -78,15 +108,9 @@ impl Bench {
             let word = measure.to_possible_value();
             let name = word.as_ref().map_or("", |word| word.get_name());
             let stage = Stage::open(&server, name).await?;
-            if *measure == Measure::Queue {
-                let report = bench_queue::run(&stage.installation.db, &Plan::default()).await?;
-                texts.push(report.to_string());
-                measured.insert(name.into(), json!(report.to_string()));
-            } else {
-                let figures = self.measure(*measure, &stage).await?;
-                texts.push(print_figures(&figures));
-                measured.insert(name.into(), json!(figures));
-            }
+            let figures = self.measure(*measure, &stage).await?;
+            texts.push(print_figures(&figures));
+            measured.insert(name.into(), json!(figures));
             stage.close().await;
         }
         server.stop().await?;
@@ -96,9 +120,11 @@ impl Bench {
 
     async fn measure(&self, measure: Measure, stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         let scale = &self.scale;
+        let db = &stage.installation.db;
         match measure {
             Measure::Path => path::measure(stage, scale).await,
-            Measure::Queue => Ok(Vec::new()),
+            Measure::Queue => Ok(bench_queue::run(db, &scale.queue()).await?),
+            Measure::Snapshot => Ok(snapshot::run(db, &scale.snapshot()).await?),
             Measure::Twilio => twilio::measure(stage, scale).await,
             Measure::Fairness => fairness::measure(stage, scale).await,
             Measure::Pacing => pacing::measure(stage).await,

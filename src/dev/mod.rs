@@ -3,4 +3,5 @@
 pub mod bench_queue;
 pub mod demo;
 pub mod fake_twilio;
+pub mod figures;
 pub mod postgres;

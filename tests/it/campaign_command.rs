@@ -132,9 +132,13 @@ async fn the_bench_says_what_it_measured() {
         "bench",
         "path",
         "webhooks",
+        "queue",
+        "snapshot",
         "--contacts",
         "300",
         "--rounds",
+        "1",
+        "--hold-secs",
         "1",
         "--json",
         "--log",
@@ -148,6 +152,22 @@ async fn the_bench_says_what_it_measured() {
         ("path", "import, rows/s"),
         ("path", "demo sends end to end, messages/s"),
         ("webhooks", "callbacks stored, per second"),
+        (
+            "queue",
+            "claim, run nothing, complete; 2 workers: beside plain SQL",
+        ),
+        ("queue", "the same with 3000 waiting: beside the first"),
+        (
+            "queue",
+            "the same in 1000 lanes, claimed in turns: beside the first",
+        ),
+        ("queue", "pick-up from an idle queue, p99 in ms"),
+        ("snapshot", "steady load meanwhile, jobs/s"),
+        ("snapshot", "the end beside the start"),
+        (
+            "snapshot",
+            "after the snapshot, until as fast as at its start, s",
+        ),
     ] {
         let figures = said["measures"][measure].as_array().unwrap();
         let found = figures.iter().find(|one| one["what"] == figure);

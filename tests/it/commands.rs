@@ -100,6 +100,7 @@ async fn wrong_values_are_refused_and_say_what_would_be_right() {
         ("serve --env staging", "production"),
         ("serve --log-format xml", "json"),
         ("bench --contacts 5", "100..=10000000"),
+        ("bench snapshot --hold-secs 0", "1..=86400"),
         ("bench everything", "fairness"),
         (
             "campaign send --tenant dojo --csv x --template y --channel fax",

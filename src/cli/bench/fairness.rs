@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Scale;
-use super::figures::{Bar, Figure, millis, quantile};
 use super::fill::backlog;
 use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
 use crate::dev::demo::ensure_demo_tenant;
+use crate::dev::figures::{Bar, Figure, millis, quantile};
 use crate::domain::ids::{Incarnation, MessageKey, TenantId};
 use crate::domain::message::Phase;
 use crate::domain::orders::SendMessage;

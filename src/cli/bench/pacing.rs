@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::figures::{Bar, Figure};
 use super::fill::backlog;
 use super::processes::{Child, Setting, client, start_senders, stop_all};
 use super::stage::Stage;
 use super::twilio::tenant;
 use crate::dev::fake_twilio::account_sid;
+use crate::dev::figures::{Bar, Figure};
 use crate::domain::ids::TenantId;
 use crate::domain::rate::Rule;
 use crate::store::bench::{set_account_rate, set_rates};

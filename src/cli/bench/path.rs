@@ -5,11 +5,11 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Scale;
-use super::figures::{Bar, Figure};
 use super::fill::{campaign, counted, import, timed, upload};
 use super::processes::{Child, start_senders, stop_all};
 use super::stage::Stage;
 use crate::dev::demo::ensure_demo_tenant;
+use crate::dev::figures::{Bar, Figure};
 use crate::domain::counts::CountWord;
 
 /// What one round came to.
@@ -24,11 +24,11 @@ struct Round {
 
 pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
     let mut rounds = Vec::new();
-    for round in 1..=scale.rounds {
+    for round in 1..=scale.rounds() {
         rounds.push(play(stage, scale, round).await?);
         eprintln!(
             "round {round} of {}: {:?}",
-            scale.rounds,
+            scale.rounds(),
             rounds[rounds.len() - 1]
         );
     }

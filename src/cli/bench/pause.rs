@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::Scale;
-use super::figures::{Bar, Figure, millis, quantile};
 use super::fill::{campaign, counted, import, upload};
 use super::processes::{Child, start_senders, stop_all};
 use super::stage::Stage;
 use crate::delivery::campaigns::{count_in_flight, pause_campaign, resume_campaign};
 use crate::dev::demo::ensure_demo_tenant;
+use crate::dev::figures::{Bar, Figure, millis, quantile};
 use crate::domain::counts::CountWord;
 use crate::store::bench;
 

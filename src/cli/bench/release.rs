@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::Scale;
-use super::figures::{Bar, Figure};
 use super::fill::backlog;
 use super::processes::{Child, client, start_senders, stop_all};
 use super::stage::Stage;
 use crate::dev::demo::ensure_demo_tenant;
+use crate::dev::figures::{Bar, Figure};
 use crate::telemetry::{RELEASE_TICK_SECONDS, RELEASED_TOTAL};
 
 /// Tenants that share a backlog, a lane each.

@@ -8,13 +8,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Scale;
-use super::figures::{Bar, Figure};
 use super::fill::{campaign, counted, import, upload};
 use super::processes::{Child, Setting, client, free_address, start_senders, stop_all};
 use super::stage::Stage;
 use crate::crypto::sealed::seal;
 use crate::delivery::tenants::follow_directory;
 use crate::dev::fake_twilio::{AUTH_TOKEN, account_sid};
+use crate::dev::figures::{Bar, Figure};
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::counts::{CountWord, Counts};
 use crate::domain::ids::{CampaignId, SenderId, TenantId};
@@ -40,7 +40,7 @@ struct Measured {
 pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
     let mut silent = Measured::default();
     let mut reported = Measured::default();
-    for round in 1..=scale.rounds {
+    for round in 1..=scale.rounds() {
         play(stage, scale, &format!("silent-{round}"), false, &mut silent).await?;
         play(stage, scale, &format!("told-{round}"), true, &mut reported).await?;
     }

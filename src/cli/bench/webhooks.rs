@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::Scale;
-use super::figures::{Bar, Figure, millis, quantile};
 use super::processes::{Child, client, free_address};
 use super::stage::Stage;
 use super::twilio::tenant;
 use crate::dev::fake_twilio::{AUTH_TOKEN, Callback, account_sid};
+use crate::dev::figures::{Bar, Figure, millis, quantile};
 use crate::domain::ids::TenantId;
 
 /// Connections that post, one callback after the other each: as many as the provider opens to one account.
@@ -28,7 +28,7 @@ pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
     let url: Arc<str> = format!("{}/api/webhooks/twilio/sms", serve.url()?).into();
 
     let (mut rates, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..scale.rounds {
+    for _ in 0..scale.rounds() {
         let started = Instant::now();
         let times = post_all(tenant_id, &url, scale.contacts).await?;
         rates.push(times.len() as f64 / started.elapsed().as_secs_f64());
