@@ -24,6 +24,8 @@ pub(super) const OWNER: &str = "owner";
 pub(super) const CALLBACK: &str = "callback";
 /// The provider was asked.
 pub(super) const LOOK_UP: &str = "look_up";
+/// The account's list showed it to a server that had forgotten it.
+pub(super) const RECONCILIATION: &str = "reconciliation";
 /// Nobody said anything in time.
 pub(super) const DEADLINE: &str = "deadline";
 
