@@ -179,6 +179,10 @@ metric_names! {
     PARKED_TOTAL = "engageninja_parked_total";
     /// Attempts without an answer that were settled, by who or what settled them.
     RESOLVED_TOTAL = "engageninja_resolved_total";
+    /// Calls that a server in quarantine had forgotten and the lists of accounts showed.
+    RECONCILED_TOTAL = "engageninja_reconciled_total";
+    /// Servers in quarantine that the lists of all accounts released.
+    TIMELINES_RELEASED_TOTAL = "engageninja_timelines_released_total";
     /// Messages that went out twice; stays 0.
     DUPLICATE_DETECTED_TOTAL = "engageninja_duplicate_detected_total";
     /// Attempts whose outcome nobody has told yet.

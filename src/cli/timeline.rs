@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::domain::audit::{AuditEntry, Author};
 use crate::store::audit::Origin;
 use crate::store::control;
+use crate::store::reconcile_provider::{AccountListing, list_accounts};
 use crate::store::timelines::{list_timelines, release_timeline};
 
 /// Database servers: one that was promoted or restored sends nothing until it is released.
@@ -45,36 +46,64 @@ async fn list(installation: &Installation, json: bool) -> anyhow::Result<()> {
     // System: the server is everybody's.
     let mut tx = installation.db.system().begin().await?;
     let known = list_timelines(&mut tx).await?;
-    let value = json!(
-        known
-            .iter()
-            .map(|t| json!({
-                "timeline": t.timeline, "system_identifier": t.system_identifier, "seen_at": t.seen_at,
-                "released_at": t.released_at, "released_by": t.released_by, "replays": t.replays,
-                "calls_restored": t.calls_restored, "is_current": t.is_current,
-            }))
-            .collect::<Vec<_>>()
-    );
-    print(json, &value, || {
-        let rows: Vec<Vec<String>> = known
-            .iter()
-            .map(|t| {
-                let state = if t.released_at.is_some() {
-                    "released"
-                } else {
-                    "quarantined"
-                };
-                let here = if t.is_current { "answers now" } else { "" };
-                vec![
-                    t.timeline.clone(),
-                    t.seen_at.to_rfc3339(),
-                    state.into(),
-                    here.into(),
-                ]
-            })
-            .collect();
-        table(&["timeline", "seen", "state", ""], &rows)
+    let mut values = Vec::with_capacity(known.len());
+    let mut rows = Vec::with_capacity(known.len());
+    let mut accounts = Vec::new();
+    for t in &known {
+        let listings = list_accounts(&mut tx, &t.timeline, t.seen_at).await?;
+        values.push(json!({
+            "timeline": t.timeline, "system_identifier": t.system_identifier, "seen_at": t.seen_at,
+            "released_at": t.released_at, "released_by": t.released_by, "replays": t.replays,
+            "calls_restored": t.calls_restored, "recovered_to": t.recovered_to, "held_because": t.held_because,
+            "is_current": t.is_current, "accounts": listings.iter().map(listing_value).collect::<Vec<_>>(),
+        }));
+        let state = match &t.released_by {
+            Some(by) => format!("released by {by}"),
+            None => "quarantined".into(),
+        };
+        let here = if t.is_current { "answers now" } else { "" };
+        let reason = t.held_because.clone().unwrap_or_default();
+        rows.push(vec![
+            t.timeline.clone(),
+            t.seen_at.to_rfc3339(),
+            state,
+            here.into(),
+            reason,
+        ]);
+        accounts.extend(listings.iter().map(|one| listing_row(&t.timeline, one)));
+    }
+    print(json, &json!(values), || {
+        let servers = table(&["timeline", "seen", "state", "", "because"], &rows);
+        if accounts.is_empty() {
+            return servers;
+        }
+        let head = [
+            "timeline", "account", "listed", "claimed", "unknown", "unsure", "error",
+        ];
+        format!("{servers}\n\n{}", table(&head, &accounts))
     })
+}
+
+/// How far the list of a provider account was compared with a server.
+fn listing_value(one: &AccountListing) -> serde_json::Value {
+    json!({
+        "account_ref": one.account_ref, "provider": one.provider, "first_at": one.progress.first_at,
+        "listed_at": one.progress.listed_at, "tried_at": one.progress.tried_at, "claimed": one.claimed,
+        "unknown": one.unknown, "unsure": one.progress.unsure, "error": one.progress.error,
+    })
+}
+
+fn listing_row(timeline: &str, one: &AccountListing) -> Vec<String> {
+    let listed_at = one.progress.listed_at;
+    vec![
+        timeline.to_owned(),
+        one.account_ref.clone(),
+        listed_at.map(|at| at.to_rfc3339()).unwrap_or_default(),
+        one.claimed.to_string(),
+        one.unknown.to_string(),
+        one.progress.unsure.to_string(),
+        one.progress.error.clone().unwrap_or_default(),
+    ]
 }
 
 async fn release(installation: &Installation, timeline: &str, reason: &str) -> anyhow::Result<()> {

@@ -41,6 +41,18 @@ impl Carriers {
             (Carrier::Twilio | Carrier::AwsSes, _, _) => Err("provider_not_available"),
         }
     }
+
+    /// A provider that can list what went out with these credentials, whatever channel they are for.
+    ///
+    /// # Errors
+    /// What is missing, as a code: email is not listed.
+    pub(super) fn lister_for(
+        &self,
+        carrier: Carrier,
+        credentials: &TwilioCredentials,
+    ) -> Result<Box<dyn Provider>, &'static str> {
+        self.provider_for(carrier, Channel::Sms, Some(credentials))
+    }
 }
 
 fn account(credentials: &TwilioCredentials) -> Account {

@@ -4,7 +4,7 @@ use super::moves::Moves;
 use crate::domain::channel::Channel;
 use crate::domain::ids::{ContactId, TenantId};
 use crate::domain::message::{DropReason, Phase};
-use crate::store::messages::{Locked, Step, lock_waiting, save_steps};
+use crate::store::messages::locked::{Locked, Step, lock_waiting, save_steps};
 use crate::store::{StoreResult, TenantTx, contacts, suppressions};
 
 /// Deletes a contact in the caller's transaction, and says how many messages will not be sent because of that.

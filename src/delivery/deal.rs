@@ -14,7 +14,7 @@ use crate::domain::rate::Rule;
 use crate::domain::rate::bucket::Bucket;
 use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
 use crate::jobs::queue::{NewJob, enqueue};
-use crate::store::messages::{Step, lock_queued, save_steps};
+use crate::store::messages::locked::{Step, lock_queued, save_steps};
 use crate::store::release::due::{DueLane, LaneRow, list_due_lanes};
 use crate::store::release::{self, Picked, UnderWay};
 use crate::store::{StoreResult, SystemTx, buckets};

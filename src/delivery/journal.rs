@@ -10,18 +10,16 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use super::forgotten::restore;
 use super::incarnation::Myself;
-use super::moves::Moves;
 use super::outcomes::{self, Known};
 use crate::clock::Clock;
 use crate::domain::attempt::CallOutcome;
 use crate::domain::holds::Holds;
 use crate::domain::ids::{Incarnation, MessageKey};
-use crate::domain::message::Phase;
-use crate::store::attempts::{Remembered, restore_attempts};
-use crate::store::messages::lock_messages;
+use crate::store::attempts::Remembered;
 use crate::store::timelines::{find_current, note_replay};
-use crate::store::{Db, StoreResult, SystemTx};
+use crate::store::{Db, StoreResult};
 
 /// How long a call is remembered: far longer than any standby lags.
 const KEPT_FOR: Duration = Duration::from_mins(10);
@@ -99,7 +97,14 @@ impl Journal {
         let mut restored = 0;
         for calls in self.newest().chunks(CHUNK) {
             let mut tx = db.batch().begin().await?;
-            restored += restore(&mut tx, calls, incarnation, holds).await?;
+            let remembered: Vec<Remembered> = calls
+                .iter()
+                .map(|call| Remembered {
+                    incarnation,
+                    ..call.attempt
+                })
+                .collect();
+            restored += restore(&mut tx, &remembered, holds).await?.len() as u64;
             let known: Vec<Known> = calls
                 .iter()
                 .filter_map(|call| {
@@ -115,39 +120,6 @@ impl Journal {
         }
         Ok(restored)
     }
-}
-
-/// Opens the attempts again that are missing. A message that is past them was settled by somebody who knew.
-async fn restore(
-    tx: &mut SystemTx,
-    calls: &[Arc<JournaledCall>],
-    incarnation: Incarnation,
-    holds: &Holds,
-) -> StoreResult<u64> {
-    let keys: Vec<MessageKey> = calls.iter().map(|call| call.known.key).collect();
-    let mut moves = Moves::default();
-    let mut missing = Vec::new();
-    for mut message in lock_messages(tx, &keys).await? {
-        let call = calls.iter().find(|call| call.known.key == message.key);
-        let waits = matches!(
-            message.phase,
-            Phase::Queued | Phase::Released | Phase::Deferred
-        );
-        if let Some(call) = call
-            && waits
-            && message.attempt_no < call.known.attempt_no
-        {
-            message.attempt_no = call.known.attempt_no;
-            moves.add(&message, Phase::Sending, None);
-            missing.push(Remembered {
-                incarnation,
-                ..call.attempt
-            });
-        }
-    }
-    restore_attempts(tx, &missing, holds).await?;
-    moves.save(tx).await?;
-    Ok(missing.len() as u64)
 }
 
 async fn keep_looking(journal: Weak<Journal>, db: Db, myself: Myself, holds: Arc<Holds>) {

@@ -15,6 +15,7 @@ mod deal;
 pub mod demo_seed;
 mod feedback;
 mod finish;
+mod forgotten;
 mod gates;
 pub mod imports;
 pub mod inbox;
@@ -25,6 +26,7 @@ mod journal;
 mod ledger;
 mod moves;
 mod outcomes;
+mod reconcile_provider;
 pub mod release;
 pub mod resolve;
 pub mod retries;
@@ -56,7 +58,8 @@ use crate::jobs::queue::Fence;
 use crate::providers::demo::DemoProvider;
 use crate::providers::{Provider, ProviderSettings, SendRequest};
 use crate::store::attempts::Remembered;
-use crate::store::messages::{CallContent, Step, lock_messages, save_steps};
+use crate::store::messages::CallContent;
+use crate::store::messages::locked::{Step, lock_messages, save_steps};
 use crate::store::{Db, StoreResult};
 
 /// What became of one job that looked at a message.

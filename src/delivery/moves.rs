@@ -11,7 +11,7 @@ use crate::store::campaign_counts::append_deltas;
 use crate::store::lanes::{Wake, append_wakes};
 use crate::store::message_events::{Event, EventKind, insert_events};
 use crate::store::message_hours::append_single_deltas;
-use crate::store::messages::Locked;
+use crate::store::messages::locked::Locked;
 use crate::store::{LANES, StoreResult, Tx};
 
 /// Collects the moves of one transaction.

@@ -13,7 +13,7 @@ use crate::domain::ids::MessageKey;
 use crate::domain::message::{DropReason, Phase};
 use crate::store::attempts::{Closing, close_attempts};
 use crate::store::mappings::{Mapping, insert_mappings};
-use crate::store::messages::{Locked, Step, lock_messages, save_steps};
+use crate::store::messages::locked::{Locked, Step, lock_messages, save_steps};
 use crate::store::settings::read_now;
 use crate::store::{StoreResult, SystemTx};
 use crate::telemetry;
@@ -24,6 +24,8 @@ pub(super) const OWNER: &str = "owner";
 pub(super) const CALLBACK: &str = "callback";
 /// The provider was asked.
 pub(super) const LOOK_UP: &str = "look_up";
+/// The account's list showed it to a server that had forgotten it.
+pub(super) const RECONCILIATION: &str = "reconciliation";
 /// Nobody said anything in time.
 pub(super) const DEADLINE: &str = "deadline";
 

@@ -175,7 +175,7 @@ impl Leader {
 
     /// Once a second: how large the window may be.
     async fn sweep(&mut self) -> StoreResult<()> {
-        if !is_due(&mut self.swept_at, SWEEP_EVERY) {
+        if !falls_due(&mut self.swept_at, SWEEP_EVERY) {
             return Ok(());
         }
         let mut tx = self.db.batch().begin().await?;
@@ -193,7 +193,7 @@ impl Leader {
 
     /// Every few seconds: whether a lane was forgotten, some lanes at a time.
     async fn find_lost(&mut self) -> StoreResult<()> {
-        if !is_due(&mut self.lost_at, LOST_EVERY) {
+        if !falls_due(&mut self.lost_at, LOST_EVERY) {
             return Ok(());
         }
         let mut tx = self.db.batch().begin().await?;
@@ -220,7 +220,7 @@ impl Leader {
         let now = found.now;
         term.renewed_at = started_at;
         let (window, slots) = (term.window, term.slots);
-        let are_slots_due = is_due(&mut self.slots_at, SLOTS_EVERY);
+        let are_slots_due = falls_due(&mut self.slots_at, SLOTS_EVERY);
         take_back(&mut tx, &found, are_slots_due.then_some(self.holds.slot)).await?;
         // What was written just now is not among what was found.
         if found.has_wakes || found.has_due || are_slots_due {
@@ -262,7 +262,7 @@ impl Leader {
 }
 
 /// Whether something is due that comes every so often; then it counts as done.
-fn is_due(last: &mut Option<Duration>, every: Duration) -> bool {
+fn falls_due(last: &mut Option<Duration>, every: Duration) -> bool {
     let now = Clock::boottime();
     let is_due = last.is_none_or(|at| now.saturating_sub(at) >= every);
     if is_due {

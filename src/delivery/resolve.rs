@@ -18,10 +18,13 @@ use super::outcomes::{self, DEADLINE, Known, LOOK_UP};
 use super::{Delivery, Inner};
 use crate::domain::attempt::{Afterwards, CallOutcome};
 use crate::domain::channel::{Channel, Provider as ProviderName};
-use crate::domain::doubt::{Conclusion, OnNotSent, OnUnresolved, Owner, Seen, Suspect};
+use crate::domain::doubt::{
+    Conclusion, OnNotSent, OnUnresolved, Owner, SKEW_AFTER, SKEW_BEFORE, Seen, Suspect,
+};
 use crate::domain::ids::{Incarnation, MessageKey};
 use crate::providers::{Candidate, LookUp, LookUpAnswer};
 use crate::store::doubts::{self, Doubtful, Looked, OwnerFacts};
+use crate::store::messages::locked::lock_messages;
 use crate::store::messages::{self, CallContent};
 use crate::store::{Db, StoreResult, mappings};
 use crate::telemetry;
@@ -35,9 +38,6 @@ const LOOK_UPS_AT_ONCE: usize = 8;
 /// How long one account's look-ups may take in a round; the rest of its attempts wait for their next look, so that an
 /// account that hangs holds up nobody else.
 const ACCOUNT_MAX: Duration = Duration::from_secs(15);
-/// Clocks of provider and database may differ by this much.
-const SKEW_BEFORE: Duration = Duration::from_mins(5);
-const SKEW_AFTER: Duration = Duration::from_secs(5);
 
 /// What one look found out, before it is written down.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ impl Inner {
         let mut tx = self.db.batch().begin().await?;
         // One lock for all, in one order, before anything is written.
         let keys: Vec<MessageKey> = looks.iter().map(|look| look.doubtful.key).collect();
-        messages::lock_messages(&mut tx, &keys).await?;
+        lock_messages(&mut tx, &keys).await?;
         outcomes::record(&mut tx, &known).await?;
         doubts::save_looks(&mut tx, &again).await?;
         tx.commit().await

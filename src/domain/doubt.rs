@@ -4,10 +4,17 @@
 //! provider that both came after that, and enough time for a late request and for the provider's own list. Whatever is less
 //! is looked at again, and at last left to a person.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::text_enum;
 use super::holds::Holds;
+
+/// Clocks of provider and database may differ by this much: what was made for an attempt was made at most so long before it.
+pub const SKEW_BEFORE: Duration = Duration::from_mins(5);
+/// And at most so long after its deadline.
+pub const SKEW_AFTER: Duration = Duration::from_secs(5);
 
 /// Whether the process that was permitted to call may still do so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

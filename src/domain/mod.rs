@@ -34,6 +34,7 @@ pub mod orders;
 pub mod phone;
 pub mod rate;
 pub mod recipient;
+pub mod reconcile_provider;
 pub mod release;
 pub mod retries;
 pub mod search;

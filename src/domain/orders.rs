@@ -94,6 +94,10 @@ pub struct DemoAdvanceStatus {}
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ResolveDoubt {}
 
+/// Tell a server in quarantine by the lists of the provider accounts which calls it has forgotten.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ReconcileProvider {}
+
 /// Let the cell follow what the directory says of tenants.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SyncTenants {}
@@ -137,4 +141,5 @@ names! {
     ClearTenant = "clear-tenant",
     FoldProviderEvents = "fold-provider-events",
     ResolveDoubt = "resolve-doubt",
+    ReconcileProvider = "reconcile-provider",
 }

@@ -14,6 +14,7 @@ pub mod import_contacts;
 pub mod maintain_partitions;
 pub mod prune_history;
 pub mod queue;
+pub mod reconcile_provider;
 pub mod registry;
 pub mod resolve_doubt;
 pub mod retry_failed;

@@ -12,7 +12,8 @@ use super::{Job, JobContext, Run};
 use crate::domain::orders::{
     CancelCampaign, CheckOrphans, ClearTenant, DemoAdvanceStatus, ExpandCampaign,
     FoldCampaignDeltas, FoldProviderEvents, ImportContacts, MaintainPartitions, PruneHistory,
-    ResolveDoubt, RetryFailed, RetryMessage, SendMessage, StartDueCampaigns, SyncTenants,
+    ReconcileProvider, ResolveDoubt, RetryFailed, RetryMessage, SendMessage, StartDueCampaigns,
+    SyncTenants,
 };
 use crate::store::Tx;
 
@@ -125,6 +126,9 @@ orders! {
     // Each account has its share of time for look-ups, all accounts at once; a round that began is ended.
     ResolveDoubt { queue: HOUSE, timeout_secs: 330, tries: 3, lane: |_| None,
         unique: |_| Some(ResolveDoubt::NAME.into()) },
+    // Some accounts a run, eight at once; in quarantine alone.
+    ReconcileProvider { queue: HOUSE, timeout_secs: 900, tries: 3, lane: |_| None,
+        unique: |_| Some(ReconcileProvider::NAME.into()) },
     SyncTenants { queue: HOUSE, timeout_secs: 60, tries: 3, lane: |_| None,
         unique: |_| Some(SyncTenants::NAME.into()) },
     // A run ends itself after 20 seconds and comes again.
@@ -199,6 +203,7 @@ mod tests {
             (ClearTenant::KIND, ClearTenant::QUEUE),
             (FoldProviderEvents::KIND, FoldProviderEvents::QUEUE),
             (ResolveDoubt::KIND, ResolveDoubt::QUEUE),
+            (ReconcileProvider::KIND, ReconcileProvider::QUEUE),
         ];
         for name in NAMES {
             let (_, queue) = lines.iter().find(|(kind, _)| kind == name).unwrap();

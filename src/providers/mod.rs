@@ -15,6 +15,7 @@ use url::Url;
 use crate::crypto::key_ring::KeyRing;
 use crate::domain::channel::Channel;
 use crate::domain::ids::{AttemptId, MessageKey};
+use crate::domain::reconcile_provider::Listed;
 use crate::domain::status::Status;
 
 /// What providers need to know of the installation.
@@ -147,6 +148,15 @@ pub struct LookUpAnswer {
     pub is_complete: bool,
 }
 
+/// What an account has sent since an instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Every message that the account made, by whomever, the newest first.
+    pub messages: Vec<Listed>,
+    /// Whether nothing lies behind them.
+    pub is_complete: bool,
+}
+
 /// Why a provider account is not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
@@ -196,6 +206,10 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         &'a self,
         question: &'a LookUp,
     ) -> BoxFuture<'a, Result<LookUpAnswer, AccountError>>;
+
+    /// Lists what the account has sent since an instant, whoever asked for it. Reads alone, so it may be repeated. The
+    /// caller bounds the time.
+    fn list_sent(&self, since: DateTime<Utc>) -> BoxFuture<'_, Result<Listing, AccountError>>;
 
     /// Checks that the account's credentials work.
     fn verify<'a>(&'a self, account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>>;

@@ -2,7 +2,7 @@
 
 use crate::domain::orders::{
     CheckOrphans, DemoAdvanceStatus, FoldCampaignDeltas, FoldProviderEvents, MaintainPartitions,
-    PruneHistory, ResolveDoubt, StartDueCampaigns, SyncTenants,
+    PruneHistory, ReconcileProvider, ResolveDoubt, StartDueCampaigns, SyncTenants,
 };
 use crate::jobs::queue::{NewJob, Payload};
 use crate::store::schedules::NewSchedule;
@@ -35,6 +35,8 @@ pub const SCHEDULES: &[Schedule] = &[
     schedule::<DemoAdvanceStatus>("demo-advance", "*/5 * * * * *"),
     schedule::<StartDueCampaigns>("start-due", "*/5 * * * * *"),
     schedule::<ResolveDoubt>("resolve-doubt", "*/5 * * * * *"),
+    // A look that finds nothing to do, but for a server in quarantine.
+    schedule::<ReconcileProvider>("reconcile", "*/5 * * * * *"),
     schedule::<SyncTenants>("sync-tenants", "*/10 * * * * *"),
     schedule::<MaintainPartitions>("partitions", "0 0 * * * *"),
     // Not at the full hour, when others are busy.

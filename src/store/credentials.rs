@@ -1,6 +1,6 @@
 //! Credentials of provider accounts, sealed. Nothing here opens them.
 
-use sqlx::{PgConnection, query};
+use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx, TenantTx};
@@ -32,7 +32,8 @@ pub async fn list_twilio(
 ) -> StoreResult<Vec<TwilioCredentials>> {
     let tenant_ids: Vec<Uuid> = wanted.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let channels: Vec<&str> = wanted.iter().map(|(_, channel)| channel.as_str()).collect();
-    let rows = query!(
+    query_as!(
+        TwilioRow,
         r#"
         SELECT c.tenant_id, c.id, c.channel, c.twilio_account_sid AS "account_sid!",
                c.twilio_auth_token_encrypted AS "auth_token!", c.account_ref AS "account_ref!"
@@ -46,19 +47,58 @@ pub async fn list_twilio(
         &channels as &[&str],
     )
     .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(TwilioCredentials {
-                tenant_id: TenantId(row.tenant_id),
-                id: row.id,
-                channel: row.channel.parse()?,
-                account_ref: row.account_ref,
-                account_sid: row.account_sid,
-                auth_token: row.auth_token.into(),
-            })
+    .await?
+    .into_iter()
+    .map(TwilioCredentials::try_from)
+    .collect()
+}
+
+/// Everybody's enabled credentials of these accounts, the newest first.
+pub async fn list_twilio_of(
+    tx: &mut SystemTx,
+    account_refs: &[String],
+) -> StoreResult<Vec<TwilioCredentials>> {
+    query_as!(
+        TwilioRow,
+        r#"
+        SELECT c.tenant_id, c.id, c.channel, c.twilio_account_sid AS "account_sid!",
+               c.twilio_auth_token_encrypted AS "auth_token!", c.account_ref AS "account_ref!"
+        FROM tenant_channel_credentials_v2 c
+        WHERE c.account_ref = ANY($1) AND c.provider = 'twilio' AND c.is_enabled
+          AND c.twilio_account_sid IS NOT NULL AND c.twilio_auth_token_encrypted IS NOT NULL
+        ORDER BY c.verified_at DESC NULLS LAST, c.id
+        "#,
+        account_refs,
+    )
+    .fetch_all(tx.conn())
+    .await?
+    .into_iter()
+    .map(TwilioCredentials::try_from)
+    .collect()
+}
+
+struct TwilioRow {
+    tenant_id: Uuid,
+    id: Uuid,
+    channel: String,
+    account_sid: String,
+    auth_token: String,
+    account_ref: String,
+}
+
+impl TryFrom<TwilioRow> for TwilioCredentials {
+    type Error = StoreError;
+
+    fn try_from(row: TwilioRow) -> StoreResult<Self> {
+        Ok(Self {
+            tenant_id: TenantId(row.tenant_id),
+            id: row.id,
+            channel: row.channel.parse()?,
+            account_ref: row.account_ref,
+            account_sid: row.account_sid,
+            auth_token: row.auth_token.into(),
         })
-        .collect::<Result<_, StoreError>>()
+    }
 }
 
 /// The provider account that a tenant uses for a channel, enabled or not; none when it has connected none.

@@ -39,6 +39,7 @@ pub mod orphans;
 pub mod parked;
 pub mod partitions;
 pub mod provider_events;
+pub mod reconcile_provider;
 pub mod release;
 pub mod retries;
 pub mod schedules;

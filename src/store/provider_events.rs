@@ -151,8 +151,8 @@ pub async fn take_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<DueEvent
     let rows = query!(
         r#"
         WITH due AS MATERIALIZED (
-            SELECT e.received_day, e.dedup_key, e.tenant_id, e.message_id, e.attempt_id, e.provider_message_id, e.status,
-                   e.body ->> 'ErrorCode' AS error_code, e.received_at, e.tries
+            SELECT e.received_day, e.dedup_key, e.tenant_id, e.message_id, e.attempt_id, e.provider, e.account_ref,
+                   e.provider_message_id, e.status, e.body ->> 'ErrorCode' AS error_code, e.received_at, e.tries
             FROM provider_events e
             WHERE e.folded_at IS NULL AND e.next_try_at <= app_now()
               -- Those that name an attempt; others have a door of their own.
@@ -166,8 +166,16 @@ pub async fn take_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<DueEvent
         SELECT d.received_day AS "received_day!", d.dedup_key AS "dedup_key!", d.tenant_id AS "tenant_id!",
                d.message_id AS "message_id!", d.attempt_id AS "attempt_id!", d.status AS "status!", d.error_code,
                d.provider_message_id AS "provider_message_id!", d.received_at AS "received_at!", d.tries AS "tries!",
-               (SELECT a.attempt_no FROM send_attempts a
-                WHERE a.tenant_id = d.tenant_id AND a.message_id = d.message_id AND a.id = d.attempt_id) AS attempt_no,
+               COALESCE(
+                   (SELECT a.attempt_no FROM send_attempts a
+                    WHERE a.tenant_id = d.tenant_id AND a.message_id = d.message_id AND a.id = d.attempt_id),
+                   -- An attempt that was forgotten and found in a list lost its token: it goes by what the provider calls it.
+                   (SELECT p.attempt_no FROM message_provider_mappings p
+                    WHERE p.provider = d.provider AND p.provider_account = d.account_ref
+                      AND p.provider_message_id = d.provider_message_id
+                      AND 'reconciliation' = (SELECT a.resolved_by FROM send_attempts a
+                                              WHERE a.tenant_id = p.tenant_id AND a.message_id = p.message_id
+                                                AND a.attempt_no = p.attempt_no))) AS attempt_no,
                (SELECT m.channel FROM messages m WHERE m.tenant_id = d.tenant_id AND m.id = d.message_id) AS channel
         FROM due d
         "#,

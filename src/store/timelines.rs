@@ -23,6 +23,10 @@ pub struct Timeline {
     pub replays: i32,
     /// Calls that it had forgotten.
     pub calls_restored: i64,
+    /// The last that it knew of the server before it.
+    pub recovered_to: Option<DateTime<Utc>>,
+    /// Why the lists of the provider accounts alone do not release it, or not yet.
+    pub held_because: Option<String>,
     /// Whether it is the one that answers.
     pub is_current: bool,
 }
@@ -79,6 +83,7 @@ pub async fn list_timelines(tx: &mut SystemTx) -> StoreResult<Vec<Timeline>> {
         Timeline,
         r#"
         SELECT timeline, system_identifier, seen_at, released_at, released_by, replays, calls_restored,
+               recovered_to, held_because,
                timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS "is_current!"
         FROM database_timelines
         ORDER BY seen_at DESC, timeline DESC
@@ -97,7 +102,7 @@ pub async fn release_timeline(tx: &mut SystemTx, timeline: &str, by: &str) -> St
     let done = query!(
         r#"
         UPDATE database_timelines
-        SET released_at = app_now(), released_by = $2
+        SET released_at = app_now(), released_by = $2, held_because = NULL
         WHERE timeline = $1 AND released_at IS NULL
         "#,
         timeline,

@@ -132,6 +132,7 @@ async fn the_bench_says_what_it_measured() {
         "bench",
         "path",
         "webhooks",
+        "twilio",
         "queue",
         "snapshot",
         "--contacts",
@@ -152,6 +153,8 @@ async fn the_bench_says_what_it_measured() {
         ("path", "import, rows/s"),
         ("path", "demo sends end to end, messages/s"),
         ("webhooks", "callbacks stored, per second"),
+        ("twilio", "sends over HTTP, no callbacks, messages/s"),
+        ("twilio", "WAL per message, two callbacks each, bytes"),
         (
             "queue",
             "claim, run nothing, complete; 2 workers: beside plain SQL",

@@ -15,6 +15,7 @@ mod opt_out;
 mod outage;
 mod pace;
 mod pause;
+mod reconcile_provider;
 mod settle;
 mod snapshots;
 mod status;

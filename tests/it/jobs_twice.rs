@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use engageninja::delivery::inbox::fold::fold_events;
+use engageninja::dev::fake_twilio::AUTH_TOKEN;
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::{CampaignId, MessageId, TenantId};
 use engageninja::domain::orders::{
     CancelCampaign, CheckOrphans, ClearTenant, DemoAdvanceStatus, ExpandCampaign,
     FoldCampaignDeltas, FoldProviderEvents, ImportContacts, MaintainPartitions, NAMES,
-    PruneHistory, ResolveDoubt, RetryFailed, RetryMessage, SendMessage, StartDueCampaigns,
-    SyncTenants,
+    PruneHistory, ReconcileProvider, ResolveDoubt, RetryFailed, RetryMessage, SendMessage,
+    StartDueCampaigns, SyncTenants,
 };
 use engageninja::jobs::queue::{NewJob, Payload, enqueue};
 use engageninja::jobs::worker::Worker;
@@ -19,6 +20,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use uuid::Uuid;
 
 use crate::harness::db::TestDb;
+use crate::harness::twilio::TwilioWorld;
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
 use crate::imports::office::{Office, counts, expected_of_long_sample, long_sample};
@@ -381,6 +383,36 @@ twice! {
         assert_eq!(counts.get(CountWord::Queued) + counts.get(CountWord::Released), 20);
         assert_eq!(world.number("SELECT count(*) FROM send_attempts WHERE state = 5").await, 20);
         assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+    }
+
+    ReconcileProvider: a_server_that_is_told_thrice_is_told_once {
+        let it = TwilioWorld::start().await;
+        it.put_in_quarantine().await;
+        it.world.add_contacts(20).await;
+        let campaign = it.world.campaign("Hello").await;
+        let worker = Worker::start(it.world.db.db(), it.world.without_sends()).await;
+        eventually("everybody has a message", || async {
+            it.world.counts(campaign).await.get(CountWord::Audience) == 20
+        }).await;
+        let provider = it.provider(AUTH_TOKEN);
+        for n in 0..15 {
+            provider.send(&it.request(&format!("+1205555{n:04}"), "Hello")).await.unwrap();
+        }
+
+        it.world.db.advance(it.world.holds.not_sent).await;
+        it.world.do_thrice(Some("timeline_listings"), &[ReconcileProvider {}]).await;
+        assert_eq!(it.world.number("SELECT claimed::bigint FROM timeline_listings").await, 15);
+        it.world.db.advance(it.world.holds.look_apart).await;
+        it.world.do_thrice(Some("timeline_listings"), &[ReconcileProvider {}]).await;
+        worker.drain(DRAIN).await;
+
+        let counts = it.world.counts(campaign).await;
+        assert_eq!(counts.get(CountWord::HandedOver), 15);
+        assert!(counts.is_balanced(), "{counts:?}");
+        assert_eq!(it.world.number("SELECT count(*) FROM message_provider_mappings").await, 15);
+        assert_eq!(it.world.number("SELECT count(*) FROM send_attempts WHERE state = 1").await, 15);
+        let released = "SELECT count(*) FROM database_timelines WHERE released_by = 'reconciliation'";
+        assert_eq!(it.world.number(released).await, 1);
     }
 
     PruneHistory: what_is_past_its_time_is_forgotten_and_nothing_younger {

@@ -13,7 +13,7 @@ use crate::harness::program::{on, run};
 use crate::harness::world::World;
 
 /// As a promoted standby looks to its programs: nobody knows its timeline.
-const OTHER_TIMELINE: &str = "UPDATE cell.database_timelines SET timeline = '0000BEEF'";
+pub const OTHER_TIMELINE: &str = "UPDATE cell.database_timelines SET timeline = '0000BEEF'";
 /// As a restored copy does: the same timeline, another server.
 const OTHER_SERVER: &str = "UPDATE cell.database_timelines SET system_identifier = '1'";
 

@@ -6,7 +6,7 @@ use crate::domain::doubt::Decision;
 use crate::domain::ids::{CampaignId, MessageId, MessageKey, TenantId};
 use crate::domain::message::{DropReason, Phase};
 use crate::domain::senders::SenderRetired;
-use crate::store::messages::{Locked, Step, lock_messages, save_steps};
+use crate::store::messages::locked::{Locked, Step, lock_messages, save_steps};
 use crate::store::{StoreError, TenantTx, campaigns, message_views, parked, senders};
 
 /// Messages decided by one request.

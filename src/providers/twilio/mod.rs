@@ -5,6 +5,7 @@
 
 mod client;
 pub mod codes;
+mod lists;
 pub mod sms;
 pub mod verify;
 

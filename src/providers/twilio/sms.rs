@@ -1,4 +1,4 @@
-//! Text messages: what is asked, what an answer means, and the list that settles what had none.
+//! Text messages: what is asked, and what an answer means.
 //!
 //! Source: Twilio's OpenAPI document `api_v2010`; error pages 20429 (a refusal for speed was never processed), 20500 (a
 //! message may have been sent all the same).
@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use url::form_urlencoded::{Serializer, byte_serialize};
+use url::form_urlencoded::Serializer;
 
 use super::client::{Answer, CallError};
 use super::verify::read_callback;
@@ -16,17 +16,12 @@ use super::{Account, Twilio};
 use crate::domain::channel::Channel;
 use crate::domain::status::Status;
 use crate::providers::{
-    AccountError, AccountStatus, Candidate, LookUp, LookUpAnswer, Provider, SendError, SendReceipt,
+    AccountError, AccountStatus, Listing, LookUp, LookUpAnswer, Provider, SendError, SendReceipt,
     SendRequest, WebhookError, WebhookReport,
 };
 
 /// How long the provider may try: at most four hours, at least a minute.
 const VALIDITY: std::ops::RangeInclusive<u64> = 60..=14_400;
-/// Pages of one look-up; more messages to one person in half an hour are not ours.
-const PAGES_MAX: usize = 5;
-const PAGE_SIZE: usize = 1000;
-/// What trial accounts put before every text.
-const TRIAL_PREFIX: &str = "Sent from your Twilio trial account - ";
 
 /// Text messages with one account.
 #[derive(Debug)]
@@ -40,7 +35,7 @@ impl TwilioSms {
         Self { twilio, account }
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub(super) fn path(&self, rest: &str) -> String {
         format!("/2010-04-01/Accounts/{}{rest}", self.account.account_sid)
     }
 
@@ -77,7 +72,7 @@ impl TwilioSms {
         ])
     }
 
-    async fn read(&self, path: &str) -> Result<Vec<u8>, AccountError> {
+    pub(super) async fn read(&self, path: &str) -> Result<Vec<u8>, AccountError> {
         let answer = self.twilio.get(&self.account, path).await?;
         match (answer.status, answer.body) {
             (200, Some(body)) => Ok(body),
@@ -86,32 +81,6 @@ impl TwilioSms {
             )),
             (status, _) => Err(AccountError::Unreachable(format!("answered {status}"))),
         }
-    }
-
-    async fn list(&self, question: &LookUp) -> Result<LookUpAnswer, AccountError> {
-        let to: String = byte_serialize(question.to.as_bytes()).collect();
-        let mut next = Some(self.path(&format!("/Messages.json?To={to}&PageSize={PAGE_SIZE}")));
-        let mut candidates = Vec::new();
-        for _ in 0..PAGES_MAX {
-            let Some(path) = next else { break };
-            let page: Page = serde_json::from_slice(&self.read(&path).await?)
-                .map_err(|error| AccountError::Unreachable(error.to_string()))?;
-            let is_behind = page
-                .messages
-                .iter()
-                .all(|one| one.created_at().is_none_or(|at| at < question.since));
-            let ours = page.messages.into_iter();
-            candidates.extend(ours.filter_map(|one| one.candidate(question)));
-            // The newest come first: a page that is wholly older has only older ones behind it.
-            next = page.next_page_uri.filter(|_| !is_behind);
-        }
-        // Dates have whole seconds; within one the list's own order counts.
-        candidates.reverse();
-        candidates.sort_by_key(|candidate| candidate.created_at);
-        Ok(LookUpAnswer {
-            candidates,
-            is_complete: next.is_none(),
-        })
     }
 
     async fn account(&self) -> Result<AccountStatus, AccountError> {
@@ -148,7 +117,11 @@ impl Provider for TwilioSms {
         &'a self,
         question: &'a LookUp,
     ) -> BoxFuture<'a, Result<LookUpAnswer, AccountError>> {
-        Box::pin(self.list(question))
+        Box::pin(self.list_alike(question))
+    }
+
+    fn list_sent(&self, since: DateTime<Utc>) -> BoxFuture<'_, Result<Listing, AccountError>> {
+        Box::pin(self.list_since(since))
     }
 
     fn verify<'a>(&'a self, _account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>> {
@@ -289,50 +262,6 @@ fn throttled(code: i64, answer: &Answer) -> SendError {
     SendError::Throttled {
         code: code.to_string(),
         retry_after: asked.map(Duration::from_secs),
-    }
-}
-
-#[derive(Deserialize)]
-struct Page {
-    messages: Vec<Listed>,
-    next_page_uri: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    sid: String,
-    #[serde(default)]
-    body: Option<String>,
-    direction: String,
-    status: String,
-    #[serde(default)]
-    error_code: Option<i64>,
-    date_created: String,
-}
-
-impl Listed {
-    fn created_at(&self) -> Option<DateTime<Utc>> {
-        let at = DateTime::parse_from_rfc2822(&self.date_created).ok()?;
-        Some(at.with_timezone(&Utc))
-    }
-
-    /// The candidate it is, when it is one of ours within the window.
-    fn candidate(self, question: &LookUp) -> Option<Candidate> {
-        let created_at = self.created_at()?;
-        let is_ours = self.direction == "outbound-api"
-            && (question.since..=question.until).contains(&created_at);
-        is_ours.then_some(())?;
-        let status = Status::parse(question.channel, &self.status)
-            .or_else(|_| Status::parse(question.channel, "accepted"))
-            .ok()?;
-        let body = self.body.unwrap_or_default();
-        Some(Candidate {
-            has_same_text: body.strip_prefix(TRIAL_PREFIX).unwrap_or(&body) == question.body,
-            provider_message_id: self.sid,
-            created_at,
-            status,
-            error_code: self.error_code.map(|code| code.to_string()),
-        })
     }
 }
 

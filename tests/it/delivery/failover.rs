@@ -15,14 +15,15 @@ use crate::harness::world::World;
 
 const PEOPLE: u32 = 300;
 
-async fn current(world: &World) -> Option<Timeline> {
+/// The server that answers; none while none does.
+pub async fn current(world: &World) -> Option<Timeline> {
     let mut tx = world.db.db().system().begin().await.ok()?;
     let known = list_timelines(&mut tx).await.ok()?;
     known.into_iter().find(|timeline| timeline.is_current)
 }
 
 /// How often the provider took each message.
-fn taken(it: &TwilioWorld) -> HashMap<String, u32> {
+pub fn taken(it: &TwilioWorld) -> HashMap<String, u32> {
     let mut taken = HashMap::new();
     for one in it.fake.ledger().accepted() {
         *taken.entry(one.mark("m").unwrap().clone()).or_default() += 1;

@@ -198,7 +198,7 @@ impl TwilioWorld {
     }
 
     /// The provider by itself, with the account's token or another.
-    fn provider(&self, auth_token: &str) -> Box<dyn Provider> {
+    pub fn provider(&self, auth_token: &str) -> Box<dyn Provider> {
         let settings = self.world.providers.clone();
         let (tenant_id, credentials_id) = (self.world.tenant_id, Uuid::now_v7());
         let place = place_of_token(tenant_id, credentials_id);
@@ -212,7 +212,8 @@ impl TwilioWorld {
         Box::new(Twilio::new(settings, &self.world.holds).sms(account))
     }
 
-    fn request(&self, to: &str, body: &str) -> SendRequest {
+    /// What is asked of it.
+    pub fn request(&self, to: &str, body: &str) -> SendRequest {
         SendRequest {
             key: MessageKey {
                 tenant_id: self.world.tenant_id,
@@ -244,6 +245,37 @@ impl TwilioWorld {
             until: now + chrono::TimeDelta::minutes(5),
         }
     }
+}
+
+#[tokio::test]
+async fn the_list_of_an_account_reaches_back_to_an_instant_over_pages() {
+    let it = TwilioWorld::start().await;
+    let provider = it.provider(AUTH_TOKEN);
+    let old = it.request("+12055550100", "Old");
+    provider.send(&old).await.unwrap();
+    it.world.db.advance(Duration::from_hours(1)).await;
+    // Twilio tells whole seconds.
+    let since = it.world.db.clock().now() - chrono::TimeDelta::seconds(1);
+    for n in 0..1001 {
+        let one = it.request(&format!("+1205556{n:04}"), "Hello & welcome");
+        provider.send(&one).await.unwrap();
+    }
+
+    let listing = provider.list_sent(since).await.unwrap();
+    assert!(listing.is_complete);
+    assert_eq!(listing.messages.len(), 1001);
+    let first = listing.messages.last().unwrap();
+    assert_eq!(
+        (first.from.as_str(), first.to.as_str(), first.body.as_str()),
+        (NUMBER, "+12055560000", "Hello & welcome")
+    );
+    let all = provider.list_sent(since - chrono::TimeDelta::hours(2));
+    assert_eq!(all.await.unwrap().messages.len(), 1002);
+    let stranger = it.provider("wrong");
+    assert!(matches!(
+        stranger.list_sent(since).await,
+        Err(AccountError::Refused(_))
+    ));
 }
 
 #[tokio::test]

@@ -22,6 +22,11 @@ impl Resolver {
         self.delivery.resolve_doubt().await.unwrap();
     }
 
+    /// Compares the lists of the accounts that are due with a server in quarantine.
+    pub async fn reconcile(&self) {
+        self.delivery.reconcile_provider().await.unwrap();
+    }
+
     /// Ends in order.
     pub async fn end(self) {
         self.me.end().await;
