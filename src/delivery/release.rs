@@ -18,8 +18,8 @@ use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
 use crate::domain::ids::LaneId;
 use crate::store::buckets::signals::eat_signals;
-use crate::store::release::Found;
 use crate::store::release::moved::{Moved, promote_due, return_expired_slots};
+use crate::store::release::{Found, LowWater};
 use crate::store::{Db, StoreResult, SystemTx, incarnations, lanes, release};
 use crate::telemetry;
 
@@ -58,6 +58,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         slots_at: None,
         lost_at: None,
         lost_after: LaneId(0),
+        low: LowWater::default(),
     };
     while !stop.is_cancelled() {
         let pause = match leader.step(&myself).await {
@@ -92,6 +93,8 @@ struct Leader {
     /// When lanes were last looked through, and up to which.
     lost_at: Option<Duration>,
     lost_after: LaneId,
+    /// From where on something was under way at the last tick; looked at from the beginning now and then.
+    low: LowWater,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +132,8 @@ impl Leader {
             };
             tracing::info!(epoch, "leading the release");
             let renewed_at = Clock::boottime();
+            // Another leader may have let something out.
+            self.low = LowWater::default();
             self.term = Some(Term {
                 epoch,
                 window: WINDOW_MIN,
@@ -200,6 +205,7 @@ impl Leader {
         let (lost, looked_at) = lanes::wake_lost(&mut tx, self.lost_after, LOST_LANES_MAX).await?;
         tx.commit().await?;
         self.lost_after = looked_at.unwrap_or(LaneId(0));
+        self.low = LowWater::default();
         if lost > 0 {
             tracing::error!(lost, "lanes with messages were forgotten; they are woken");
             metrics::counter!(telemetry::LOST_WAKE_TOTAL).increment(lost);
@@ -229,7 +235,8 @@ impl Leader {
         if found.has_signals {
             eat_signals(&mut tx, ROWS_MAX).await?;
         }
-        let under_way = release::count_under_way(&mut tx, self.holds.deadline).await?;
+        let under_way = release::count_under_way(&mut tx, self.holds.deadline, self.low).await?;
+        self.low = under_way.low(now, self.holds.first_look);
         let room = Room {
             budget: window - under_way.count_released(),
             slots,

@@ -154,7 +154,8 @@ pub async fn pick_in_order(tx: &mut SystemTx, window: i64) -> StoreResult<Vec<Pi
             FROM messages
             WHERE waiting_phase = 0
             ORDER BY lane_id, id
-            LIMIT GREATEST(0, $1 - (SELECT count(*) FROM messages WHERE released_at IS NOT NULL))
+            -- What was let out before has begun long since.
+            LIMIT GREATEST(0, $1 - (SELECT count(*) FROM messages WHERE released_at > app_now() - INTERVAL '2 seconds'))
             FOR UPDATE SKIP LOCKED
         )
         UPDATE messages m

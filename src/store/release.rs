@@ -6,7 +6,7 @@ pub mod moved;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
@@ -148,39 +148,76 @@ pub struct UnderWay {
     pub released: BTreeMap<LaneId, i64>,
     /// The same of each account, and its calls that are being made. The simulated ones never hang and are not counted.
     pub calls: BTreeMap<String, Traffic>,
+    /// When the oldest of these messages was let out.
+    oldest_released_at: Option<DateTime<Utc>>,
+    /// When the first of these calls is looked at, should nobody tell of it.
+    first_look_at: Option<DateTime<Utc>>,
 }
+
+/// From where on something may be under way. Below lie entries of what has ended, by the hundred thousand until they are
+/// swept out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LowWater {
+    released_at: Option<DateTime<Utc>>,
+    next_look_at: Option<DateTime<Utc>>,
+}
+
+/// A begin that had not committed at one count may be older by this much than all that had.
+const BEGIN_MAX: TimeDelta = TimeDelta::seconds(5);
 
 impl UnderWay {
     /// Messages that are let out and not begun.
     pub fn count_released(&self) -> i64 {
         self.released.values().sum()
     }
+
+    /// From where on the next count has to look; this one was made at `now`, and what begins is looked at after `first_look`.
+    pub fn low(&self, now: DateTime<Utc>, first_look: Duration) -> LowWater {
+        let next_look_at = now + first_look;
+        let first_look_at = self.first_look_at.unwrap_or(next_look_at);
+        LowWater {
+            released_at: Some(self.oldest_released_at.unwrap_or(now)),
+            next_look_at: Some(first_look_at.min(next_look_at) - BEGIN_MAX),
+        }
+    }
 }
 
-/// What is under way now. A call that nobody ended within `call_max` is in doubt, and not under way.
-pub async fn count_under_way(tx: &mut SystemTx, call_max: Duration) -> StoreResult<UnderWay> {
+/// What is under way now, from `low` on. A call that nobody ended within `call_max` is in doubt, and not under way.
+pub async fn count_under_way(
+    tx: &mut SystemTx,
+    call_max: Duration,
+    low: LowWater,
+) -> StoreResult<UnderWay> {
     let rows = query!(
         r#"
-        SELECT lane_id, provider_account_sid AS "account_ref!", provider = 'demo' AS "is_demo!", count(*) AS "messages!"
+        SELECT lane_id, provider_account_sid AS "account_ref!", provider = 'demo' AS "is_demo!", count(*) AS "messages!",
+               min(released_at) AS "oldest!"
         FROM messages
-        WHERE released_at IS NOT NULL
+        WHERE released_at >= COALESCE($2, '-infinity'::timestamptz)
         GROUP BY lane_id, provider_account_sid, provider
         UNION ALL
         -- An open attempt is looked at by nobody before its first look, which lies ahead by more than its call takes.
-        SELECT NULL, account_ref, false, count(*)
+        SELECT NULL, account_ref, false, count(*), min(next_look_at)
         FROM send_attempts
         WHERE state = 0 AND provider <> 'demo'
-          AND next_look_at > app_now() AND started_at > app_now() - $1::interval
+          AND next_look_at > GREATEST(app_now(), $3) AND started_at > app_now() - $1::interval
         GROUP BY account_ref
         "#,
         interval(call_max),
+        low.released_at,
+        low.next_look_at,
     )
     .fetch_all(tx.conn())
     .await?;
     let mut under_way = UnderWay::default();
     for row in rows {
+        let oldest = Some(row.oldest);
         if let Some(lane_id) = row.lane_id {
             *under_way.released.entry(LaneId(lane_id)).or_default() += row.messages;
+            let known = under_way.oldest_released_at;
+            under_way.oldest_released_at = known.min(oldest).or(oldest);
+        } else {
+            under_way.first_look_at = under_way.first_look_at.min(oldest).or(oldest);
         }
         if !row.is_demo {
             let traffic = under_way.calls.entry(row.account_ref).or_default();

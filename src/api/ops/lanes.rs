@@ -19,7 +19,7 @@ use crate::domain::rate::bucket::Bucket;
 use crate::domain::rate::{BucketKind, LanePace, Rule};
 use crate::domain::release::{Hold, HoldReason, Standing, share_of_slots};
 use crate::store::lanes::standing::{LaneStanding, list_lanes};
-use crate::store::release::{UnderWay, count_under_way};
+use crate::store::release::{LowWater, UnderWay, count_under_way};
 use crate::store::settings::read_now;
 use crate::store::{StoreResult, SystemTx, buckets, incarnations};
 
@@ -143,7 +143,7 @@ impl Facts {
             .map(|rule| (rule.name.clone(), rule))
             .collect();
         let loaded = buckets::read_buckets(tx, rules.into_values().collect(), now).await?;
-        let under_way = count_under_way(tx, Holds::REAL.deadline).await?;
+        let under_way = count_under_way(tx, Holds::REAL.deadline, LowWater::default()).await?;
         let slots = incarnations::sum_concurrency(tx.conn()).await?;
         let share = share_of_slots(slots, under_way.calls.len());
         let buckets = loaded.into_iter().map(|loaded| {

@@ -37,8 +37,11 @@ struct TimelineView {
     released_at: Option<DateTime<Utc>>,
     /// Who released it.
     released_by: Option<String>,
-    /// Workers that have written down on it what it had forgotten of their calls. Release it when every worker that lived
-    /// through the change has.
+    /// The last that it knows of the server before it; absent when nobody can tell.
+    recovered_to: Option<DateTime<Utc>>,
+    /// What keeps it in quarantine; absent once it is released.
+    held_because: Option<String>,
+    /// Workers that have written down on it what it had forgotten of their calls.
     replays: i32,
     /// Calls that it had forgotten.
     calls_restored: i64,
@@ -67,7 +70,7 @@ impl Timelines {
     /// List database servers.
     ///
     /// A server that was promoted or restored may have forgotten calls that were made. No call begins on it until it is
-    /// released.
+    /// released: by itself, when the lists of all provider accounts were compared with it, or by an operator.
     #[oai(
         path = "/ops/timelines",
         method = "get",
@@ -136,6 +139,8 @@ impl From<Timeline> for TimelineView {
             seen_at: row.seen_at,
             released_at: row.released_at,
             released_by: row.released_by,
+            recovered_to: row.recovered_to,
+            held_because: row.held_because,
             replays: row.replays,
             calls_restored: row.calls_restored,
             is_current: row.is_current,

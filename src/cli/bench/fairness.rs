@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Scale;
@@ -63,23 +64,31 @@ async fn small_beside_large(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
     let workers = start_senders(&stage.setting, scale.workers).await?;
     tokio::time::sleep(WARM_UP).await;
 
-    let mut watched = Watched::default();
-    let mut next = Instant::now();
-    let mut arriving = small.iter();
-    loop {
-        if next <= Instant::now()
-            && let Some(tenant_id) = arriving.next()
-        {
-            let keys = backlog(stage, *tenant_id, SMALL_MESSAGES, "Small").await?;
-            watched.add(&keys);
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let arriving = async {
+        let mut next = Instant::now();
+        for tenant_id in small {
+            tokio::time::sleep_until(next.into()).await;
+            let keys = backlog(stage, tenant_id, SMALL_MESSAGES, "Small").await?;
+            arrived.send((keys, Instant::now()))?;
             next += ARRIVE_EVERY;
         }
-        watched.look(db).await?;
-        if arriving.len() == 0 && watched.waiting.is_empty() {
-            break;
+        drop(arrived);
+        anyhow::Ok(())
+    };
+    // Beside the arrivals, since each of them takes longer than there is between two looks.
+    let watching = async {
+        let mut watched = Watched::default();
+        while !arrivals.is_closed() || !arrivals.is_empty() || !watched.waiting.is_empty() {
+            while let Ok((keys, since)) = arrivals.try_recv() {
+                watched.add(&keys, since);
+            }
+            watched.look(db).await?;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+        anyhow::Ok(watched)
+    };
+    let ((), watched) = tokio::try_join!(arriving, watching)?;
     let mut tx = db.system().begin().await?;
     let taken = count_taken(&mut tx, &[large]).await?;
     drop(tx);
@@ -111,10 +120,9 @@ struct Watched {
 }
 
 impl Watched {
-    fn add(&mut self, keys: &[MessageKey]) {
-        let now = Instant::now();
+    fn add(&mut self, keys: &[MessageKey], since: Instant) {
         self.waiting
-            .extend(keys.iter().map(|key| (*key, (now, false))));
+            .extend(keys.iter().map(|key| (*key, (since, false))));
     }
 
     async fn look(&mut self, db: &Db) -> StoreResult<()> {
