@@ -28,8 +28,8 @@ impl Default for Backoff {
 impl Backoff {
     /// Of jobs under which the database went away: it is back soon, and nothing may be wrong with them.
     pub(super) const CUT_OFF: Self = Self {
-        base: Duration::from_millis(500),
-        cap: Duration::from_secs(15),
+        base: Duration::from_millis(250),
+        cap: Duration::from_secs(2),
     };
 
     /// The longest wait after `attempt`, which counts from 1.

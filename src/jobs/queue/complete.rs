@@ -47,7 +47,7 @@ pub(super) async fn run(core: Arc<Core>, mut endings: mpsc::UnboundedReceiver<En
 
 /// Does not come back before the database has taken the batch.
 async fn write(core: &Core, trouble: &mut Trouble, batch: &[Ended]) {
-    let mut todo = Todo::of(batch, core.tuning.starts_max);
+    let mut todo = Todo::of(batch, core.tuning.cut_offs_max);
     loop {
         match todo.write(core).await {
             Ok(()) => {
@@ -90,8 +90,8 @@ struct Again<'a> {
 enum Counts {
     /// The attempt.
     Attempt,
-    /// The start, and not the attempt: somebody else ended it.
-    Start,
+    /// The attempt, and one more is granted: somebody else ended it.
+    CutOff,
     /// Neither attempt nor start, and the starts before it are forgotten: it ended in good order.
     Nothing,
     /// It never happened.
@@ -99,7 +99,7 @@ enum Counts {
 }
 
 impl<'a> Todo<'a> {
-    fn of(batch: &'a [Ended], starts_max: i16) -> Self {
+    fn of(batch: &'a [Ended], cut_offs_max: i16) -> Self {
         let mut todo = Self::default();
         for (ticket, ending) in batch {
             let again = |delay, error, counts| {
@@ -122,13 +122,13 @@ impl<'a> Todo<'a> {
                     todo.again
                         .push(again(*delay, Some(error.as_str()), Counts::Attempt));
                 }
-                Ending::CutOff { error, .. } if ticket.starts >= starts_max => {
+                Ending::CutOff { error, .. } if ticket.fence.attempt >= cut_offs_max => {
                     todo.dead
                         .push((ticket, "cut off each time", Some(error.as_str())));
                 }
                 Ending::CutOff { delay, error } => {
                     todo.again
-                        .push(again(*delay, Some(error.as_str()), Counts::Start));
+                        .push(again(*delay, Some(error.as_str()), Counts::CutOff));
                 }
                 Ending::Snooze(delay) => {
                     todo.again.push(again(*delay, None, Counts::Nothing));
@@ -227,24 +227,27 @@ async fn reschedule(
     let errors: Vec<Option<String>> = again.iter().map(|(_, a)| a.error.map(plain)).collect();
     let attempts_back: Vec<i16> = again
         .iter()
-        .map(|(_, a)| i16::from(a.counts != Counts::Attempt))
+        .map(|(_, a)| i16::from(matches!(a.counts, Counts::Nothing | Counts::Undone)))
+        .collect();
+    let granted: Vec<i16> = again
+        .iter()
+        .map(|(_, a)| i16::from(a.counts == Counts::CutOff))
         .collect();
     let starts: Vec<i16> = again
         .iter()
         .map(|(ticket, a)| match a.counts {
             Counts::Attempt | Counts::Nothing => 0,
-            Counts::Start => ticket.starts,
-            Counts::Undone => ticket.starts - 1,
+            Counts::CutOff | Counts::Undone => ticket.starts - 1,
         })
         .collect();
     query_as!(
         Rescheduled,
         r#"
         WITH locked AS (
-            SELECT j.id, u.delay_secs, u.error, u.attempts_back, u.starts
+            SELECT j.id, u.delay_secs, u.error, u.attempts_back, u.granted, u.starts
             FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::float8[], $5::text[], $6::smallint[],
-                        $7::smallint[])
-                AS u (id, attempt, lease, delay_secs, error, attempts_back, starts)
+                        $7::smallint[], $8::smallint[])
+                AS u (id, attempt, lease, delay_secs, error, attempts_back, granted, starts)
             JOIN jobs j ON j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
             -- One order for every writer of many rows, so that two of them never deadlock.
             ORDER BY j.id
@@ -255,7 +258,7 @@ async fn reschedule(
         SET id = DEFAULT,
             state = CASE WHEN locked.delay_secs > 0 THEN 2 ELSE 0 END,
             run_at = (SELECT app_now()) + make_interval(secs => locked.delay_secs),
-            attempt = j.attempt - locked.attempts_back,
+            attempt = j.attempt - locked.attempts_back, max_attempts = j.max_attempts + locked.granted,
             starts = locked.starts,
             lease = NULL, lease_until = NULL,
             last_error = coalesce(locked.error, j.last_error)
@@ -269,6 +272,7 @@ async fn reschedule(
         &delays,
         &errors as &[Option<String>],
         &attempts_back,
+        &granted,
         &starts,
     )
     .fetch_all(pool)

@@ -108,7 +108,7 @@ pub(super) fn ending_of(outcome: Outcome, ticket: &Ticket, backoff: Backoff) -> 
         },
         Outcome::Snooze(delay) => Ending::Snooze(delay),
         Outcome::CutOff { reason } => Ending::CutOff {
-            delay: Backoff::CUT_OFF.delay(ticket.starts),
+            delay: Backoff::CUT_OFF.delay(ticket.fence.attempt),
             error: reason,
         },
         Outcome::Dead { reason } => Ending::Dead {

@@ -139,8 +139,8 @@ pub enum Outcome {
     },
     /// Too early. Tried again after this long; the attempt does not count.
     Snooze(Duration),
-    /// The database went away under it, which is not the job's doing. Tried again after a growing random delay; the attempt
-    /// does not count. One that is cut off each time is set aside like one that kills its worker each time.
+    /// The database went away under it, which is hardly the job's doing. Tried again after a short random delay, with as many
+    /// tries left as before. One that is cut off a hundred times is set aside: perhaps it is what brings the database down.
     CutOff {
         /// Stored as the job's last error; for operators, so no personal data.
         reason: String,

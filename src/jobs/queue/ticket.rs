@@ -26,7 +26,7 @@ pub(super) enum Ending {
     Retry { delay: Duration, error: String },
     /// Again after this long; the attempt does not count.
     Snooze(Duration),
-    /// Again after this long; the start counts and not the attempt, and the error is kept.
+    /// Again after this long and with as many tries left as before; the error is kept.
     CutOff { delay: Duration, error: String },
     /// To the dead jobs.
     Dead {
@@ -48,7 +48,7 @@ const ENDED: u8 = 2;
 pub(super) struct Ticket {
     pub(super) fence: Fence,
     pub(super) max_attempts: i16,
-    /// Runs in a row, this one among them, none of which ended in good order.
+    /// Runs in a row, this one among them, none of which was heard of again.
     pub(super) starts: i16,
     /// Told when the handler has to stop: the lease is lost, or a drain ran out of patience.
     pub(super) cancel: CancellationToken,

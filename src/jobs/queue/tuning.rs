@@ -39,6 +39,8 @@ pub struct Tuning {
     pub flush_max: Duration,
     /// A job that was started this often and never ended kills its process; it is dead.
     pub starts_max: i16,
+    /// Runs after which a job is set aside under which the database goes away each time.
+    pub cut_offs_max: i16,
 }
 
 impl Tuning {
@@ -79,6 +81,7 @@ impl Default for Tuning {
             lost_grace: Duration::from_millis(500),
             flush_max: Duration::from_secs(5),
             starts_max: 10,
+            cut_offs_max: 100,
         }
     }
 }
