@@ -10,7 +10,7 @@ use engageninja::domain::message::{DropReason, Phase};
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::stage::{PEOPLE, Stage};
+use super::stage::{PEOPLE, SETTLED_BY_EVIDENCE, Stage};
 use crate::harness::world::World;
 
 /// After the faults: everything is final or with a person by then, the ladder to its end included.
@@ -138,9 +138,8 @@ async fn assert_settled(world: &World) {
     let dead = "SELECT COALESCE(string_agg(to_jsonb(d)::text, ' '), '') FROM dead_jobs d";
     assert_eq!(world.db.text(dead).await, "", "dead jobs");
     // Else nothing of this was tried.
-    let settled = "SELECT count(*) FROM send_attempts WHERE resolved_by IN ('look_up', 'callback')";
     assert!(
-        world.number(settled).await > 0,
+        world.number(SETTLED_BY_EVIDENCE).await > 0,
         "no attempt was ever in doubt"
     );
 }
