@@ -35,7 +35,7 @@ async fn grant(world: &World, columns: &str, values: &str) {
 #[tokio::test]
 async fn two_numbers_of_a_brand_share_its_messages_a_second() {
     let world = World::start().await;
-    world.add_contacts(40).await;
+    world.add_contacts(70).await;
     grant(&world, "messages_per_sec", "20").await;
     // The world's campaigns leave by the default sender: each has its own.
     world.campaign(&long_text()).await;
@@ -49,7 +49,7 @@ async fn two_numbers_of_a_brand_share_its_messages_a_second() {
     }
     world.campaign(&format!("Another {}", long_text())).await;
     let worker = world.worker().await;
-    hand_over_all(&world, 80).await;
+    hand_over_all(&world, 140).await;
 
     let lanes = "SELECT count(DISTINCT sender_id) FROM lanes";
     assert_eq!(world.number(lanes).await, 2);
