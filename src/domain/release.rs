@@ -275,7 +275,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::rate::Rule;
+    use crate::domain::rate::bucket::tests::bucket;
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp_millis(1_764_000_000_000).unwrap()
@@ -297,21 +297,6 @@ mod tests {
             lanes: (0..lanes)
                 .map(|at| lane(tenant as i64 * 1000 + at))
                 .collect(),
-        }
-    }
-
-    fn bucket(rate_per_sec: f64) -> Bucket {
-        Bucket {
-            rule: Rule {
-                name: String::new(),
-                kind: BucketKind::Sender,
-                rate_per_sec,
-                day_cap: None,
-            },
-            tat: None,
-            day: None,
-            closed_until: None,
-            calls: None,
         }
     }
 

@@ -170,12 +170,13 @@ fn after(secs: f64) -> TimeDelta {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::domain) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn bucket(rate_per_sec: f64) -> Bucket {
+    /// Untouched, of a sender.
+    pub(in crate::domain) fn bucket(rate_per_sec: f64) -> Bucket {
         Bucket {
             rule: Rule {
                 name: "sender:x".into(),
