@@ -9,6 +9,7 @@ mod fill;
 mod pacing;
 mod path;
 mod pause;
+mod paused;
 mod processes;
 mod release;
 mod stage;
@@ -93,6 +94,8 @@ enum Measure {
     Pacing,
     /// A hundred pauses of a campaign that is going out.
     Pause,
+    /// A lane beside a paused campaign of the same tenant.
+    Paused,
     /// The release tick over a long backlog.
     Release,
     /// Callbacks of the provider, taken in and stored.
@@ -129,6 +132,7 @@ impl Bench {
             Measure::Fairness => fairness::measure(stage, scale).await,
             Measure::Pacing => pacing::measure(stage).await,
             Measure::Pause => pause::measure(stage, scale).await,
+            Measure::Paused => paused::measure(stage, scale).await,
             Measure::Release => release::measure(stage, scale).await,
             Measure::Webhooks => webhooks::measure(stage, scale).await,
         }

@@ -15,6 +15,7 @@ use crate::domain::rate::bucket::Bucket;
 use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
 use crate::jobs::queue::{NewJob, enqueue};
 use crate::store::messages::locked::{Step, lock_queued, save_steps};
+use crate::store::release::dealt::{Dealt, save_dealt};
 use crate::store::release::due::{DueLane, LaneRow, list_due_lanes};
 use crate::store::release::{self, Picked, UnderWay};
 use crate::store::{StoreResult, SystemTx, buckets};
@@ -332,37 +333,30 @@ impl Round {
     }
 
     async fn save(self, tx: &mut SystemTx) -> StoreResult<()> {
-        let lanes: Vec<release::Served> = self
-            .served
-            .into_iter()
-            .map(|((tenant_id, lane_id), next_at)| (tenant_id, lane_id, next_at))
-            .collect();
-        if !lanes.is_empty() {
-            release::save_served(tx, &lanes).await?;
-        }
-        let turns: Vec<(TenantId, Class, i64)> = self
-            .turns
-            .iter()
-            .zip(self.classes)
-            .zip(self.is_served)
-            // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of
-            // them. Whom the budget did not reach keeps its place.
-            .filter(|((turn, _), is_served)| *is_served || turn.lanes.is_empty())
-            .map(|((turn, class), _)| (turn.tenant_id, class, turn.debt))
-            .collect();
-        if !turns.is_empty() {
-            release::save_turns(tx, self.now, &turns).await?;
-        }
-        let changed: Vec<Bucket> = self
-            .buckets
-            .into_iter()
-            .zip(self.has_changed)
-            .filter_map(|(bucket, has_changed)| has_changed.then_some(bucket))
-            .collect();
-        if !changed.is_empty() {
-            buckets::save_buckets(tx, &changed).await?;
-        }
-        Ok(())
+        let dealt = Dealt {
+            lanes: self
+                .served
+                .into_iter()
+                .map(|((tenant_id, lane_id), next_at)| (tenant_id, lane_id, next_at))
+                .collect(),
+            turns: self
+                .turns
+                .iter()
+                .zip(self.classes)
+                .zip(self.is_served)
+                // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of
+                // them. Whom the budget did not reach keeps its place.
+                .filter(|((turn, _), is_served)| *is_served || turn.lanes.is_empty())
+                .map(|((turn, class), _)| (turn.tenant_id, class, turn.debt))
+                .collect(),
+            buckets: self
+                .buckets
+                .into_iter()
+                .zip(self.has_changed)
+                .filter_map(|(bucket, has_changed)| has_changed.then_some(bucket))
+                .collect(),
+        };
+        save_dealt(tx, self.now, &dealt).await
     }
 }
 

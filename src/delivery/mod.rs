@@ -25,7 +25,7 @@ pub mod invitations;
 mod journal;
 mod ledger;
 mod moves;
-mod outcomes;
+pub mod outcomes;
 mod reconcile_provider;
 pub mod release;
 pub mod resolve;

@@ -19,7 +19,7 @@ use crate::store::{StoreResult, SystemTx};
 use crate::telemetry;
 
 /// The attempt's own process says so.
-pub(super) const OWNER: &str = "owner";
+pub const OWNER: &str = "owner";
 /// The provider called back.
 pub(super) const CALLBACK: &str = "callback";
 /// The provider was asked.
@@ -31,28 +31,25 @@ pub(super) const DEADLINE: &str = "deadline";
 
 /// What is known of one attempt.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub struct Known {
     /// Which message.
-    pub(super) key: MessageKey,
+    pub key: MessageKey,
     /// Which of its attempts.
-    pub(super) attempt_no: i16,
+    pub attempt_no: i16,
     /// How it reaches the person.
-    pub(super) channel: Channel,
+    pub channel: Channel,
     /// Who was asked.
-    pub(super) provider: Provider,
+    pub provider: Provider,
     /// With which account.
-    pub(super) account_ref: String,
+    pub account_ref: String,
     /// What came of it.
-    pub(super) outcome: CallOutcome,
+    pub outcome: CallOutcome,
     /// Who says so, in one of the words above.
-    pub(super) resolved_by: &'static str,
+    pub resolved_by: &'static str,
 }
 
 /// Stores what is known. Returns the attempts that it closed; the others had been settled before.
-pub(super) async fn record(
-    tx: &mut SystemTx,
-    known: &[Known],
-) -> StoreResult<Vec<(MessageKey, i16)>> {
+pub async fn record(tx: &mut SystemTx, known: &[Known]) -> StoreResult<Vec<(MessageKey, i16)>> {
     let has_waits = known.iter().any(|one| {
         matches!(
             one.outcome,

@@ -183,13 +183,13 @@ pub async fn close_attempts(
                  AS u (tenant_id, message_id, attempt_no, state, provider_message_id, error_code, resolved_by)
             WHERE a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.attempt_no = u.attempt_no
               AND (a.state IN (0, 2) OR (u.state = 1 AND a.state IN (3, 5, 6)))
-            RETURNING a.tenant_id, a.message_id, a.attempt_no, a.state, a.account_ref, a.dest_mac, a.content_mac
+            RETURNING a.tenant_id, a.message_id, a.attempt_no, a.state,
+                      live_call_name(a.account_ref, a.dest_mac, a.content_mac) AS call_name
         ), over AS (
             DELETE FROM live_calls v
             USING closed c
-            WHERE v.account_ref = c.account_ref AND v.dest_mac = c.dest_mac AND v.content_mac = c.content_mac
+            WHERE v.name = c.call_name AND c.state <> 2
               AND v.tenant_id = c.tenant_id AND v.message_id = c.message_id AND v.attempt_no = c.attempt_no
-              AND c.state <> 2
         )
         SELECT tenant_id, message_id, attempt_no
         FROM closed

@@ -1,7 +1,8 @@
 //! What benches ask a database, and the plainest release they compare the real one with.
 
 use chrono::{DateTime, Utc};
-use sqlx::{query, query_as, query_scalar};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::release::{Picked, SHARD};
@@ -31,6 +32,14 @@ pub async fn read_cost(tx: &mut SystemTx) -> StoreResult<Cost> {
     .fetch_one(tx.conn())
     .await?;
     Ok(cost)
+}
+
+/// Sweeps the database and looks at it anew, which it would else do by itself while it is measured. `options` are the owner's.
+pub async fn tidy(options: &PgConnectOptions) -> StoreResult<()> {
+    let mut conn = options.connect().await?;
+    conn.execute("VACUUM ANALYZE").await?;
+    conn.close().await?;
+    Ok(())
 }
 
 /// How far some messages are.

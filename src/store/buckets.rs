@@ -181,45 +181,6 @@ impl Row {
     }
 }
 
-/// Keeps what was drawn, and by which rate.
-pub async fn save_buckets(tx: &mut SystemTx, buckets: &[Bucket]) -> StoreResult<()> {
-    let names: Vec<&str> = buckets
-        .iter()
-        .map(|bucket| bucket.rule.name.as_str())
-        .collect();
-    let rates: Vec<f64> = buckets
-        .iter()
-        .map(|bucket| bucket.rule.rate_per_sec)
-        .collect();
-    let bursts: Vec<f64> = buckets.iter().map(|bucket| bucket.rule.burst()).collect();
-    let tats: Vec<Option<DateTime<Utc>>> = buckets.iter().map(|bucket| bucket.tat).collect();
-    let caps: Vec<Option<i64>> = buckets.iter().map(|bucket| bucket.rule.day_cap).collect();
-    let (used, resets): (Vec<Option<i64>>, Vec<Option<DateTime<Utc>>>) = buckets
-        .iter()
-        .map(|bucket| bucket.day.map(|day| (day.used, day.resets_at)).unzip())
-        .unzip();
-    query!(
-        r#"
-        UPDATE buckets b
-        SET tat = COALESCE(u.tat, b.tat), rate_per_sec = u.rate, burst = u.burst, cap = u.cap,
-            used = COALESCE(u.used, b.used), resets_at = COALESCE(u.resets_at, b.resets_at), updated_at = app_now()
-        FROM unnest($1::text[], $2::float8[], $3::float8[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::timestamptz[])
-             AS u (name, rate, burst, tat, cap, used, resets_at)
-        WHERE b.name = u.name
-        "#,
-        &names as &[&str],
-        &rates,
-        &bursts,
-        &tats as &[Option<DateTime<Utc>>],
-        &caps as &[Option<i64>],
-        &used as &[Option<i64>],
-        &resets as &[Option<DateTime<Utc>>],
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
 /// A lane and the name of a bucket it draws on.
 pub type Draw<'a> = (TenantId, LaneId, &'a str);
 

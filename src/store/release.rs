@@ -1,5 +1,6 @@
 //! What the release leader reads and writes. Nobody else updates lanes and turns.
 
+pub mod dealt;
 pub mod due;
 pub mod moved;
 
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use super::interval;
 use super::{StoreError, StoreResult, SystemTx};
-use crate::domain::channel::{Channel, Class};
+use crate::domain::channel::Channel;
 use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
 use crate::domain::rate::bucket::Traffic;
 use crate::domain::release::Grant;
@@ -320,41 +321,6 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant]) -> StoreResult<Vec<Picked
         .collect::<Result<_, StoreError>>()
 }
 
-/// A lane that was looked at, and when to look at it next.
-pub type Served = (TenantId, LaneId, DateTime<Utc>);
-
-/// Puts lanes that were looked at behind the others. One that has nothing queued any more is switched off.
-///
-/// The look is a statement after the pick, so that a message skipped because somebody held its lock keeps its lane on,
-/// and `head` never passes one that is still queued.
-pub async fn save_served(tx: &mut SystemTx, lanes: &[Served]) -> StoreResult<()> {
-    let tenant_ids: Vec<Uuid> = lanes.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
-    let lane_ids: Vec<i64> = lanes.iter().map(|(_, lane_id, _)| lane_id.0).collect();
-    let next: Vec<DateTime<Utc>> = lanes.iter().map(|(.., next_at)| *next_at).collect();
-    query!(
-        r#"
-        UPDATE lanes l
-        SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = u.next_at, last_served_at = app_now()
-        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS u (tenant_id, lane_id, next_at)
-        JOIN lanes o ON o.tenant_id = u.tenant_id AND o.id = u.lane_id
-        LEFT JOIN LATERAL (
-            SELECT m.id
-            FROM messages m
-            WHERE m.lane_id = o.id AND m.waiting_phase = 0 AND m.id >= o.head
-            ORDER BY m.id
-            LIMIT 1
-        ) n ON true
-        WHERE l.tenant_id = o.tenant_id AND l.id = o.id
-        "#,
-        &tenant_ids,
-        &lane_ids,
-        &next,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
 /// Switches lanes off whose campaign or tenant is stopped.
 pub async fn switch_off(tx: &mut SystemTx, lanes: &[(TenantId, LaneId)]) -> StoreResult<()> {
     let (tenant_ids, lane_ids): (Vec<Uuid>, Vec<i64>) = lanes
@@ -370,43 +336,6 @@ pub async fn switch_off(tx: &mut SystemTx, lanes: &[(TenantId, LaneId)]) -> Stor
         "#,
         &tenant_ids,
         &lane_ids,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Puts tenants that had their turn, each with what it owes, behind the others; one without an active lane leaves the ring,
-/// one whose lanes all have to wait comes again when the first of them may go.
-pub async fn save_turns(
-    tx: &mut SystemTx,
-    now: DateTime<Utc>,
-    turns: &[(TenantId, Class, i64)],
-) -> StoreResult<()> {
-    let tenant_ids: Vec<Uuid> = turns.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
-    let classes: Vec<&str> = turns.iter().map(|(_, class, _)| class.as_str()).collect();
-    let deficits: Vec<i32> = turns
-        .iter()
-        .map(|(.., debt)| i32::try_from(-debt).unwrap_or(i32::MIN))
-        .collect();
-    query!(
-        r#"
-        UPDATE tenant_turns t
-        SET next_at = GREATEST($5, n.next_at), last_served_at = $5, active = n.next_at IS NOT NULL, deficit = u.deficit,
-            ring = CASE t.class WHEN 'txn' THEN 0 ELSE 2 END
-        FROM unnest($2::uuid[], $3::text[], $4::int[]) AS u (tenant_id, class, deficit)
-        CROSS JOIN LATERAL (
-            SELECT min(l.next_at) AS next_at
-            FROM lanes l
-            WHERE l.tenant_id = u.tenant_id AND l.shard = $1 AND l.class = u.class AND l.active
-        ) n
-        WHERE t.tenant_id = u.tenant_id AND t.shard = $1 AND t.class = u.class
-        "#,
-        SHARD,
-        &tenant_ids,
-        &classes as &[&str],
-        &deficits,
-        now,
     )
     .execute(tx.conn())
     .await?;

@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long shares, and each run of a pair, are counted.
 const RUN: Duration = Duration::from_secs(10);
 /// Before a run is counted, the release has changed hands and its window is full.
-const WARM_UP: Duration = Duration::from_secs(3);
+pub(super) const WARM_UP: Duration = Duration::from_secs(3);
 /// Tenants among whom turns are dealt in a pair.
 const PEERS: u8 = 20;
 const PAIRS: u8 = 10;
@@ -175,7 +175,7 @@ async fn shares(stage: &Stage, scale: &Scale) -> anyhow::Result<Figure> {
 }
 
 /// Messages that each tenant sent within a run.
-async fn sent_in_a_run(db: &Db, tenants: &[TenantId]) -> anyhow::Result<Vec<i64>> {
+pub(super) async fn sent_in_a_run(db: &Db, tenants: &[TenantId]) -> anyhow::Result<Vec<i64>> {
     let count = async || {
         let mut tx = db.system().begin().await?;
         count_taken(&mut tx, tenants).await

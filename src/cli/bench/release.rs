@@ -31,6 +31,7 @@ pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
             backlog(stage, *tenant_id, share, "Dojo Coffee").await?;
         }
         filled = backlog_size;
+        stage.tidy().await?;
         let workers = start_senders(&stage.setting, scale.workers).await?;
         let before = ticks(&workers).await?;
         let started = Instant::now();

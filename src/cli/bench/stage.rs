@@ -11,8 +11,9 @@ use crate::cli::data_dir::Keys;
 use crate::cli::installation::Installation;
 use crate::config::{Config, Environment, Surroundings};
 use crate::dev::postgres::{self, Launch};
-use crate::store::DbOptions;
+use crate::store::bench::tidy;
 use crate::store::migrate::{ensure_database, migrate};
+use crate::store::{DbOptions, StoreResult};
 
 /// A running server; its data go when it is dropped.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Server {
 pub(super) struct Stage {
     pub(super) installation: Installation,
     pub(super) setting: Setting,
+    options: DbOptions,
 }
 
 impl Server {
@@ -85,7 +87,13 @@ impl Stage {
         Ok(Self {
             installation,
             setting,
+            options,
         })
+    }
+
+    /// Lets the database sweep up what filling it left behind, before it is measured.
+    pub(super) async fn tidy(&self) -> StoreResult<()> {
+        tidy(&self.options.cell).await
     }
 
     pub(super) async fn close(self) {

@@ -4,12 +4,20 @@
 
 use std::time::Duration;
 
+use engageninja::delivery::outcomes::{Known, OWNER, record};
+use engageninja::delivery::resolve::decide::{DecideError, decide_message};
+use engageninja::domain::attempt::{AttemptState, CallOutcome, Verdict};
+use engageninja::domain::channel::{Channel, Provider};
 use engageninja::domain::counts::CountWord;
+use engageninja::domain::doubt::Decision;
 use engageninja::domain::ids::MessageKey;
 use engageninja::domain::message::Phase;
+use engageninja::domain::status::Status;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 
 use super::settle::{Office, Owner};
 use crate::harness::world::World;
@@ -27,8 +35,24 @@ enum Event {
     Look { secs: u64 },
     /// The provider reports everything it took.
     Report { word: &'static str },
+    /// The process that called says what it saw of one of its attempts, the first or the newest, however late.
+    Answer { said: Said, of_first: bool },
     /// The leader lets it out again.
     LetOut,
+    /// Its campaign is paused, or goes on.
+    Switch,
+    /// A person decides over it, should it be parked.
+    Decide(Decision),
+}
+
+/// What a caller may have seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Yes,
+    Never,
+    Later,
+    NoByte,
+    Nothing,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -39,9 +63,17 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         4 => (20_u64..700).prop_map(|secs| Event::Look { secs }),
         2 => prop::sample::select(vec!["queued", "sent", "undelivered", "delivered"])
             .prop_map(|word| Event::Report { word }),
-        2 => Just(Event::LetOut),
+        3 => (
+            prop::sample::select(vec![Said::Yes, Said::Never, Said::Later, Said::NoByte, Said::Nothing]),
+            any::<bool>(),
+        )
+            .prop_map(|(said, of_first)| Event::Answer { said, of_first }),
+        3 => Just(Event::LetOut),
+        1 => Just(Event::Switch),
+        1 => prop::sample::select(vec![Decision::ItWasSent, Decision::SendAgain, Decision::GiveUp])
+            .prop_map(Event::Decide),
     ];
-    prop::collection::vec(event, 1..14)
+    prop::collection::vec(event, 1..18)
 }
 
 /// Stories of one world: what the leader lets out while nobody sends.
@@ -95,7 +127,8 @@ async fn tell_some(stories: usize, runner: &mut TestRunner) {
 async fn tell(office: &Office, key: MessageKey, story: &[Event]) {
     let world = &office.world;
     let mut owner = Some(Owner::start(world).await);
-    let mut phase = world.phase(key).await;
+    let mut is_paused = false;
+    let mut before = Snapshot::of(world, key).await;
     for (at, event) in story.iter().enumerate() {
         match event {
             Event::Begin => {
@@ -103,7 +136,11 @@ async fn tell(office: &Office, key: MessageKey, story: &[Event]) {
                     Some(alive) => alive,
                     None => Owner::start(world).await,
                 };
-                office.begin_as(&by, key).await;
+                let judged = office.begin_as(&by, key).await;
+                assert!(
+                    !is_paused || judged.verdict != Verdict::Begun,
+                    "began while paused at {at} of {story:?}"
+                );
                 owner = Some(by);
             }
             Event::Take => world.take_newest(key).await,
@@ -117,85 +154,128 @@ async fn tell(office: &Office, key: MessageKey, story: &[Event]) {
                 office.resolver.look().await;
             }
             Event::Report { word } => world.report_all(word).await,
-            Event::LetOut => {
-                let sql = format!(
-                    "UPDATE cell.messages SET phase = 1 WHERE id = '{}' AND phase = 0",
-                    key.id
-                );
-                let delta = format!(
-                    "INSERT INTO cell.campaign_deltas (tenant_id, campaign_id, counts)
-                     SELECT tenant_id, campaign_id, '{{\"queued\": -1, \"released\": 1}}' FROM cell.messages
-                     WHERE id = '{}' AND phase = 0",
-                    key.id
-                );
-                world
-                    .db
-                    .execute(&format!("BEGIN; {delta}; {sql}; COMMIT"))
-                    .await;
+            Event::Answer { said, of_first } => world.answer(key, *said, *of_first).await,
+            Event::LetOut => world.let_out_again(key).await,
+            Event::Switch if is_paused => {
+                world.resume(office.campaign).await;
+                is_paused = false;
             }
+            Event::Switch => is_paused = world.pause(office.campaign).await.is_ok(),
+            Event::Decide(decision) => world.decide(key, *decision).await,
         }
-        let now = world.phase(key).await;
-        assert!(
-            may_follow(phase, now),
-            "{phase:?} to {now:?} at {at} of {story:?}"
-        );
-        phase = now;
-        assert_states(world, key, phase, story).await;
+        let now = Snapshot::of(world, key).await;
+        now.assert_follows(&before, &format!("{at} of {story:?}"));
+        assert_live_calls(world, key, &now, story).await;
+        before = now;
+    }
+    if is_paused {
+        world.resume(office.campaign).await;
     }
     if let Some(owner) = owner {
         owner.die().await;
     }
 }
 
+/// What the rows say of a message and its attempts.
+#[derive(Debug)]
+struct Snapshot {
+    phase: Phase,
+    status_rank: i64,
+    /// The state of each attempt, the first one first.
+    attempts: Vec<AttemptState>,
+}
+
+impl Snapshot {
+    async fn of(world: &World, key: MessageKey) -> Self {
+        let message = format!(
+            "SELECT phase, status_rank::bigint FROM messages WHERE id = '{}'",
+            key.id
+        );
+        let attempts = format!(
+            "SELECT state FROM send_attempts WHERE message_id = '{}' ORDER BY attempt_no",
+            key.id
+        );
+        let message = &world.rows(&message).await[0];
+        let attempts = world.rows(&attempts).await;
+        let state = |row: &PgRow| AttemptState::try_from(row.get::<i16, _>(0)).unwrap();
+        Self {
+            phase: Phase::try_from(message.get::<i16, _>(0)).unwrap(),
+            status_rank: message.get(1),
+            attempts: attempts.iter().map(state).collect(),
+        }
+    }
+
+    fn live(&self) -> usize {
+        let live =
+            |state: &&AttemptState| matches!(state, AttemptState::Open | AttemptState::Doubt);
+        self.attempts.iter().filter(live).count()
+    }
+
+    fn assert_follows(&self, before: &Self, place: &str) {
+        let (from, to) = (before.phase, self.phase);
+        assert!(may_follow(from, to), "{from:?} to {to:?} at {place}");
+        assert!(
+            self.status_rank >= before.status_rank,
+            "a status was taken back at {place}"
+        );
+        for (from, to) in before.attempts.iter().zip(&self.attempts) {
+            assert!(may_become(*from, *to), "{from:?} to {to:?} at {place}");
+        }
+        assert!(self.live() <= 1, "{:?} at {place}", self.attempts);
+        assert_eq!(
+            self.attempts.contains(&AttemptState::Accepted),
+            self.phase == Phase::HandedOver,
+            "{self:?} at {place}"
+        );
+        if matches!(self.phase, Phase::Sending | Phase::InDoubt) {
+            assert_eq!(self.live(), 1, "{self:?} at {place}");
+        }
+    }
+}
+
 /// The arrows of a message's life that these events may take.
 fn may_follow(before: Phase, after: Phase) -> bool {
-    use Phase::{HandedOver, Parked, Queued, Released, Sending};
+    use Phase::{Deferred, Dropped, HandedOver, InDoubt, Parked, Queued, Released, Sending};
     before == after
         || match before {
-            Queued => matches!(after, Released | HandedOver),
-            Released => matches!(after, Sending | HandedOver),
-            Sending => matches!(after, HandedOver | Queued | Parked),
-            Parked => after == HandedOver,
-            _ => false,
+            Queued | Deferred => matches!(after, Released | HandedOver),
+            Released => matches!(after, Sending | Queued | HandedOver),
+            Sending => matches!(
+                after,
+                InDoubt | HandedOver | Queued | Deferred | Dropped | Parked
+            ),
+            InDoubt => matches!(after, HandedOver | Queued | Deferred | Dropped | Parked),
+            Parked => matches!(after, HandedOver | Queued | Dropped),
+            Dropped => after == HandedOver,
+            HandedOver => false,
         }
 }
 
-async fn assert_states(world: &World, key: MessageKey, phase: Phase, story: &[Event]) {
-    let count = |states: &str| {
-        let sql = format!(
-            "SELECT count(*) FROM send_attempts WHERE message_id = '{}' AND state IN ({states})",
-            key.id
-        );
-        async move { world.number(&sql).await }
-    };
-    let live = count("0, 2").await;
-    assert!(live <= 1, "{live} live attempts after {story:?}");
+/// The arrows of an attempt's life: what is over stays over, unless it turns out that the provider has it.
+fn may_become(before: AttemptState, after: AttemptState) -> bool {
+    use AttemptState::{Aborted, Accepted, Doubt, NotSent, Open, Parked, Refused};
+    before == after
+        || match before {
+            Open => true,
+            Doubt => after != Open,
+            Refused | NotSent | Parked => after == Accepted,
+            Accepted | Aborted => false,
+        }
+}
+
+async fn assert_live_calls(world: &World, key: MessageKey, now: &Snapshot, story: &[Event]) {
     let calls = format!(
         "SELECT count(*) FROM live_calls WHERE message_id = '{}'",
         key.id
     );
     assert_eq!(
         world.number(&calls).await,
-        live,
+        now.live() as i64,
         "live calls after {story:?}"
     );
-    let accepted = count("1").await;
-    assert_eq!(
-        accepted > 0,
-        phase == Phase::HandedOver,
-        "{phase:?} after {story:?}"
-    );
-    if phase == Phase::Sending {
-        assert_eq!(live, 1, "{story:?}");
-    }
 }
 
 impl World {
-    async fn phase(&self, key: MessageKey) -> Phase {
-        let sql = format!("SELECT phase::bigint FROM messages WHERE id = '{}'", key.id);
-        Phase::try_from(self.number(&sql).await as i16).unwrap()
-    }
-
     /// As [`World::take`], of the newest attempt, once, while it is live.
     async fn take_newest(&self, key: MessageKey) {
         let newest = format!(
@@ -206,6 +286,78 @@ impl World {
         let attempt_no = self.number(&newest).await;
         if attempt_no > 0 {
             self.take(key, attempt_no as i16).await;
+        }
+    }
+
+    /// The caller of an attempt says what it saw of it: nothing but what can be true.
+    async fn answer(&self, key: MessageKey, said: Said, of_first: bool) {
+        let attempt = format!(
+            "SELECT a.attempt_no, a.account_ref,
+                    (SELECT min(d.provider_message_id) FROM demo_ledger d WHERE d.attempt_id = a.id)
+             FROM send_attempts a WHERE a.message_id = '{}' ORDER BY a.attempt_no {} LIMIT 1",
+            key.id,
+            if of_first { "" } else { "DESC" },
+        );
+        let rows = self.rows(&attempt).await;
+        let Some(attempt) = rows.first() else { return };
+        let taken: Option<String> = attempt.get(2);
+        let outcome = match (said, taken) {
+            (Said::Yes, Some(provider_message_id)) => CallOutcome::Taken {
+                provider_message_id,
+                status: Status::parse(Channel::Sms, "queued").unwrap(),
+            },
+            (Said::Never, None) => CallOutcome::Refused {
+                code: "21211".into(),
+            },
+            (Said::Later, None) => CallOutcome::Later {
+                code: "20429".into(),
+                asked: None,
+                after: Duration::from_secs(5),
+            },
+            (Said::NoByte, None) => CallOutcome::Aborted {
+                reason: "no connection".into(),
+            },
+            (Said::Nothing, _) => CallOutcome::Doubt {
+                reason: "no answer".into(),
+            },
+            _ => return,
+        };
+        let known = Known {
+            key,
+            attempt_no: attempt.get(0),
+            channel: Channel::Sms,
+            provider: Provider::Demo,
+            account_ref: attempt.get(1),
+            outcome,
+            resolved_by: OWNER,
+        };
+        let mut tx = self.db.db().system().begin().await.unwrap();
+        record(&mut tx, &[known]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// As the leader does, whatever time it is.
+    async fn let_out_again(&self, key: MessageKey) {
+        let waits = format!("WHERE id = '{}' AND phase IN (-1, 0)", key.id);
+        let sql = format!(
+            "BEGIN;
+             INSERT INTO cell.campaign_deltas (tenant_id, campaign_id, counts)
+             SELECT tenant_id, campaign_id,
+                    jsonb_build_object(CASE phase WHEN 0 THEN 'queued' ELSE 'deferred' END, -1, 'released', 1)
+             FROM cell.messages {waits};
+             UPDATE cell.messages SET phase = 1 {waits};
+             COMMIT"
+        );
+        self.db.execute(&sql).await;
+    }
+
+    /// A person decides; that it is not parked, or past its time, is an answer too.
+    async fn decide(&self, key: MessageKey, decision: Decision) {
+        let mut tx = self.db.db().cell(self.tenant_id).begin().await.unwrap();
+        match decide_message(&mut tx, self.tenant_id, key.id, decision).await {
+            Ok(()) => tx.commit().await.unwrap(),
+            Err(DecideError::Store(error)) => panic!("{error}"),
+            Err(_) => {}
         }
     }
 }

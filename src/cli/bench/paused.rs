@@ -1,0 +1,50 @@
+//! Whether a campaign that is paused with a long backlog slows another lane of its tenant: beside a tenant of the same
+//! weight that has no such campaign.
+
+use super::Scale;
+use super::fairness::{WARM_UP, sent_in_a_run};
+use super::fill::{backlog, campaign, counted, import, upload};
+use super::processes::{Child, start_senders, stop_all};
+use super::stage::Stage;
+use crate::delivery::campaigns::pause_campaign;
+use crate::dev::demo::ensure_demo_tenant;
+use crate::dev::figures::{Bar, Figure};
+use crate::domain::counts::CountWord;
+
+/// More than two tenants send in a run.
+const WAITING: u32 = 100_000;
+
+pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
+    let db = &stage.installation.db;
+    let burdened = ensure_demo_tenant(db, "burdened", "burdened").await?;
+    let free = ensure_demo_tenant(db, "free", "free").await?;
+    let import_id = upload(stage, burdened, scale.contacts).await?;
+    let filler = Child::start(&stage.setting, &["worker", "--jobs", "imports,campaigns"]).await?;
+    import(stage, burdened, import_id).await?;
+    let id = campaign(stage, burdened, import_id).await?;
+    counted(stage, burdened, id, |counts| {
+        counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
+    })
+    .await?;
+    filler.stop().await?;
+    let mut tx = db.cell(burdened).begin().await?;
+    pause_campaign(&mut tx, burdened, id, db.clock()).await?;
+    tx.commit().await?;
+
+    for tenant_id in [burdened, free] {
+        backlog(stage, tenant_id, WAITING, "Points").await?;
+    }
+    stage.tidy().await?;
+    let workers = start_senders(&stage.setting, scale.workers).await?;
+    tokio::time::sleep(WARM_UP).await;
+    let sent = sent_in_a_run(db, &[burdened, free]).await?;
+    stop_all(workers).await?;
+    Ok(vec![Figure::new(
+        format!(
+            "sends of a tenant with {} paused beside one without",
+            scale.contacts
+        ),
+        vec![sent[0] as f64 / sent[1] as f64],
+        Some(Bar::AtLeast(0.95)),
+    )])
+}

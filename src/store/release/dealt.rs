@@ -1,0 +1,142 @@
+//! What one tick leaves behind, written in one statement: on a machine that is busy with sending, each round trip of the
+//! leader waits for its turn.
+
+use chrono::{DateTime, Utc};
+use sqlx::query;
+use uuid::Uuid;
+
+use super::SHARD;
+use crate::domain::channel::Class;
+use crate::domain::ids::{LaneId, TenantId};
+use crate::domain::rate::bucket::Bucket;
+use crate::store::{StoreResult, SystemTx};
+
+/// What became of lanes, turns and buckets.
+#[derive(Debug, Default)]
+pub struct Dealt {
+    /// Lanes that were looked at, each with when to look at it next.
+    pub lanes: Vec<(TenantId, LaneId, DateTime<Utc>)>,
+    /// Tenants that had their turn, each with what it owes.
+    pub turns: Vec<(TenantId, Class, i64)>,
+    /// Buckets that were drawn on, or whose rate is another one now.
+    pub buckets: Vec<Bucket>,
+}
+
+/// Puts lanes that were looked at behind the others, and so their tenants, and keeps what was drawn and by which rate.
+///
+/// A lane that has nothing queued any more is switched off. The look is a statement after the pick, so that a message
+/// skipped because somebody held its lock keeps its lane on, and `head` never passes one that is still queued. A tenant
+/// without an active lane leaves the ring, one whose lanes all have to wait comes again when the first of them may go.
+pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) -> StoreResult<()> {
+    if dealt.lanes.is_empty() && dealt.turns.is_empty() && dealt.buckets.is_empty() {
+        return Ok(());
+    }
+    let lane_tenants: Vec<Uuid> = dealt.lanes.iter().map(|(id, ..)| id.0).collect();
+    let lane_ids: Vec<i64> = dealt.lanes.iter().map(|(_, id, _)| id.0).collect();
+    let next: Vec<DateTime<Utc>> = dealt.lanes.iter().map(|(.., next_at)| *next_at).collect();
+    let turn_tenants: Vec<Uuid> = dealt.turns.iter().map(|(id, ..)| id.0).collect();
+    let classes: Vec<&str> = dealt.turns.iter().map(|(_, c, _)| c.as_str()).collect();
+    let deficits: Vec<i32> = dealt
+        .turns
+        .iter()
+        .map(|(.., debt)| deficit(*debt))
+        .collect();
+    let drawn = Drawn::of(&dealt.buckets);
+    query!(
+        r#"
+        WITH drawn AS (
+            UPDATE buckets b
+            SET tat = COALESCE(u.tat, b.tat), rate_per_sec = u.rate, burst = u.burst, cap = u.cap,
+                used = COALESCE(u.used, b.used), resets_at = COALESCE(u.resets_at, b.resets_at), updated_at = $2
+            FROM unnest($9::text[], $10::float8[], $11::float8[], $12::timestamptz[], $13::bigint[], $14::bigint[],
+                        $15::timestamptz[])
+                 AS u (name, rate, burst, tat, cap, used, resets_at)
+            WHERE b.name = u.name
+        ), served AS (
+            UPDATE lanes l
+            SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = u.next_at, last_served_at = $2
+            FROM unnest($3::uuid[], $4::bigint[], $5::timestamptz[]) AS u (tenant_id, lane_id, next_at)
+            JOIN lanes o ON o.tenant_id = u.tenant_id AND o.id = u.lane_id
+            LEFT JOIN LATERAL (
+                SELECT m.id
+                FROM messages m
+                WHERE m.lane_id = o.id AND m.waiting_phase = 0 AND m.id >= o.head
+                ORDER BY m.id
+                LIMIT 1
+            ) n ON true
+            WHERE l.tenant_id = o.tenant_id AND l.id = o.id
+            RETURNING l.tenant_id, l.id, l.class, l.active, l.next_at
+        )
+        UPDATE tenant_turns t
+        SET next_at = GREATEST($2, n.next_at), last_served_at = $2, active = n.next_at IS NOT NULL, deficit = u.deficit,
+            ring = CASE t.class WHEN 'txn' THEN 0 ELSE 2 END
+        FROM unnest($6::uuid[], $7::text[], $8::int[]) AS u (tenant_id, class, deficit)
+        CROSS JOIN LATERAL (
+            SELECT min(x.next_at) AS next_at
+            FROM (
+                SELECT s.next_at
+                FROM served s
+                WHERE s.tenant_id = u.tenant_id AND s.class = u.class AND s.active
+                UNION ALL
+                -- This statement sees the lanes as they were before it: those it changes are left to the branch above.
+                SELECT l.next_at
+                FROM lanes l
+                WHERE l.tenant_id = u.tenant_id AND l.shard = $1 AND l.class = u.class AND l.active
+                  AND l.id NOT IN (SELECT s.id FROM served s)
+            ) x
+        ) n
+        WHERE t.tenant_id = u.tenant_id AND t.shard = $1 AND t.class = u.class
+        "#,
+        SHARD,
+        now,
+        &lane_tenants,
+        &lane_ids,
+        &next,
+        &turn_tenants,
+        &classes as &[&str],
+        &deficits,
+        &drawn.names as &[&str],
+        &drawn.rates,
+        &drawn.bursts,
+        &drawn.tats as &[Option<DateTime<Utc>>],
+        &drawn.caps as &[Option<i64>],
+        &drawn.used as &[Option<i64>],
+        &drawn.resets as &[Option<DateTime<Utc>>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// As it is stored: below zero for who owes.
+fn deficit(debt: i64) -> i32 {
+    i32::try_from(-debt).unwrap_or(i32::MIN)
+}
+
+/// Buckets as the arrays that `unnest` takes.
+#[derive(Debug, Default)]
+struct Drawn<'a> {
+    names: Vec<&'a str>,
+    rates: Vec<f64>,
+    bursts: Vec<f64>,
+    tats: Vec<Option<DateTime<Utc>>>,
+    caps: Vec<Option<i64>>,
+    used: Vec<Option<i64>>,
+    resets: Vec<Option<DateTime<Utc>>>,
+}
+
+impl<'a> Drawn<'a> {
+    fn of(buckets: &'a [Bucket]) -> Self {
+        let mut drawn = Self::default();
+        for bucket in buckets {
+            drawn.names.push(&bucket.rule.name);
+            drawn.rates.push(bucket.rule.rate_per_sec);
+            drawn.bursts.push(bucket.rule.burst());
+            drawn.tats.push(bucket.tat);
+            drawn.caps.push(bucket.rule.day_cap);
+            drawn.used.push(bucket.day.map(|day| day.used));
+            drawn.resets.push(bucket.day.map(|day| day.resets_at));
+        }
+        drawn
+    }
+}
