@@ -6,18 +6,18 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::moves::Moves;
 use crate::domain::channel::{Class, Provider};
-use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::message::{DropReason, Phase};
 use crate::domain::orders::SendMessage;
 use crate::domain::rate::Rule;
 use crate::domain::rate::bucket::Bucket;
 use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
-use crate::jobs::queue::{NewJob, enqueue};
+use crate::jobs::queue::Payload;
 use crate::store::messages::locked::{Step, lock_queued, save_steps};
 use crate::store::release::dealt::{Dealt, save_dealt};
 use crate::store::release::due::{DueLane, LaneRow, list_due_lanes};
-use crate::store::release::{self, Picked, UnderWay};
+use crate::store::release::pick::{Hint, LetOut, pick};
+use crate::store::release::{self, UnderWay};
 use crate::store::{StoreResult, SystemTx, buckets};
 
 /// Tenants whose turn comes in one tick, by ring.
@@ -34,6 +34,14 @@ const HALTED_RETRY: TimeDelta = TimeDelta::seconds(1);
 const DROPS_MAX: i64 = 1_000;
 /// Draws remembered as noted; beyond, each is noted anew.
 const DRAWS_MAX: usize = 50_000;
+
+/// The job that looks at a message which was let out.
+const HINT: Hint<'static> = Hint {
+    queue: SendMessage::QUEUE,
+    kind: SendMessage::KIND,
+    priority: 0,
+    max_attempts: SendMessage::MAX_ATTEMPTS,
+};
 
 /// What the workers can take.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +68,7 @@ impl Dealer {
         now: DateTime<Utc>,
         room: Room,
         mut under_way: UnderWay,
-    ) -> StoreResult<usize> {
+    ) -> StoreResult<i64> {
         self.count_over(&mut under_way);
         if room.budget <= 0 {
             return Ok(0);
@@ -83,11 +91,10 @@ impl Dealer {
         }
         let mut round = Round::gather(tx, now, &due, room.slots, under_way).await?;
         self.note_draws(tx, &round).await?;
-        let picked = round.deal(tx, room.budget).await?;
+        let messages = round.deal(tx, room.budget).await?;
         self.let_out.extend(round.let_out());
         round.save(tx).await?;
-        send(tx, &picked).await?;
-        Ok(picked.len())
+        Ok(messages)
     }
 
     /// Compares with what was let out after the last tick.
@@ -277,34 +284,32 @@ impl Round {
     }
 
     /// Plans and picks until the budget is spent or nothing is left.
-    async fn deal(&mut self, tx: &mut SystemTx, mut budget: i64) -> StoreResult<Vec<Picked>> {
-        let mut all = Vec::new();
+    async fn deal(&mut self, tx: &mut SystemTx, mut budget: i64) -> StoreResult<i64> {
+        let mut let_out = 0;
         for _ in 0..PASSES_MAX {
             let planned = plan(self.now, &self.turns, &self.buckets, budget);
             if planned.grants.is_empty() {
                 break;
             }
-            let picked = release::pick(tx, &planned.grants).await?;
+            let picked = pick(tx, &planned.grants, HINT).await?;
             for (turn, debt) in self.turns.iter_mut().zip(planned.debts) {
                 turn.debt = debt;
             }
-            let mut costs: BTreeMap<LaneId, (i64, i64)> = BTreeMap::new();
-            for one in &picked {
-                let (cost, messages) = costs.entry(one.lane_id).or_default();
-                *cost += i64::from(one.cost);
-                *messages += 1;
-            }
+            let by_lane: BTreeMap<LaneId, LetOut> =
+                picked.into_iter().map(|one| (one.lane_id, one)).collect();
             for grant in &planned.grants {
-                let picked = costs.get(&grant.lane_id).copied().unwrap_or_default();
-                self.settle((grant.tenant_id, grant.lane_id), grant.cost, picked);
+                let picked = by_lane.get(&grant.lane_id);
+                let spent = picked.map_or((0, 0), |one| (one.cost, one.messages));
+                self.settle((grant.tenant_id, grant.lane_id), grant.cost, spent);
             }
-            budget -= picked.len() as i64;
-            all.extend(picked);
+            let messages: i64 = by_lane.values().map(|one| one.messages).sum();
+            let_out += messages;
+            budget -= messages;
             if budget <= 0 {
                 break;
             }
         }
-        Ok(all)
+        Ok(let_out)
     }
 
     /// Charges what a lane let out, and takes it out of the round when it has nothing left.
@@ -381,27 +386,4 @@ async fn drop_left_behind(tx: &mut SystemTx, lanes: &[LaneId]) -> StoreResult<bo
     save_steps(tx, &steps).await?;
     moves.save(tx).await?;
     Ok((locked.len() as i64) < DROPS_MAX)
-}
-
-/// Orders a job for each message that was let out, and counts the moves.
-async fn send(tx: &mut SystemTx, picked: &[Picked]) -> StoreResult<()> {
-    let mut moves = Moves::default();
-    let mut jobs = Vec::with_capacity(picked.len());
-    for one in picked {
-        let (tenant_id, message_id) = (one.key.tenant_id, one.key.id);
-        moves.shift(
-            tenant_id,
-            CountedIn::of(one.campaign_id, one.channel),
-            CountWord::Queued,
-            CountWord::Released,
-            1,
-        );
-        jobs.push(NewJob::from(SendMessage {
-            tenant_id,
-            message_id,
-        }));
-    }
-    moves.save(tx).await?;
-    enqueue(tx, jobs).await?;
-    Ok(())
 }

@@ -27,6 +27,8 @@ const KEPT_FOR: Duration = Duration::from_mins(10);
 const CALLS_MAX: usize = 50_000;
 /// How often the server is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same before the first one has answered.
+const FIRST_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Calls of one transaction.
 const CHUNK: usize = 64;
 
@@ -133,7 +135,13 @@ async fn keep_looking(journal: Weak<Journal>, db: Db, myself: Myself, holds: Arc
         };
         match look(&journal, &db, &myself, &holds, &mut known).await {
             Ok(()) => {}
-            Err(error) => tracing::debug!(%error, "the server's timeline was not read"),
+            Err(error) => {
+                tracing::debug!(%error, "the server's timeline was not read");
+                // Until the first server is known, another one would not be told from it.
+                if known.is_none() {
+                    ticks.reset_after(FIRST_LOOK_EVERY);
+                }
+            }
         }
     }
 }

@@ -214,7 +214,7 @@ impl Leader {
     }
 
     /// Lets out what may go. None when this is no leader any more.
-    async fn tick(&mut self) -> StoreResult<Option<usize>> {
+    async fn tick(&mut self) -> StoreResult<Option<i64>> {
         let Some(term) = &mut self.term else {
             return Ok(None);
         };
@@ -243,7 +243,7 @@ impl Leader {
         };
         let released = self.dealer.deal(&mut tx, now, room, under_way).await?;
         tx.commit().await?;
-        metrics::counter!(telemetry::RELEASED_TOTAL).increment(released as u64);
+        metrics::counter!(telemetry::RELEASED_TOTAL).increment(released.unsigned_abs());
         let took = Clock::boottime().saturating_sub(started_at);
         metrics::histogram!(telemetry::RELEASE_TICK_SECONDS).record(took.as_secs_f64());
         Ok(Some(released))

@@ -5,10 +5,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::release::{Picked, SHARD};
+use super::release::SHARD;
 use super::{StoreError, StoreResult, SystemTx};
-use crate::domain::channel::Channel;
-use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
+use crate::domain::ids::{Incarnation, MessageId, MessageKey, TenantId};
 use crate::domain::message::Phase;
 
 /// What a database has done since it was made; two of these tell what lies between.
@@ -155,7 +154,7 @@ pub async fn seize_term(tx: &mut SystemTx, owner: Incarnation) -> StoreResult<i6
 
 /// Lets out messages in the order of an index, without turns, lanes or buckets: the least a release can do. At most as many
 /// as fill a window of `window` messages.
-pub async fn pick_in_order(tx: &mut SystemTx, window: i64) -> StoreResult<Vec<Picked>> {
+pub async fn pick_in_order(tx: &mut SystemTx, window: i64) -> StoreResult<Vec<MessageKey>> {
     let rows = query!(
         r#"
         WITH picked AS (
@@ -171,24 +170,15 @@ pub async fn pick_in_order(tx: &mut SystemTx, window: i64) -> StoreResult<Vec<Pi
         SET phase = 1, phase_at = app_now()
         FROM picked p
         WHERE m.tenant_id = p.tenant_id AND m.id = p.id
-        RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost
+        RETURNING m.tenant_id, m.id
         "#,
         window,
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Picked {
-                key: MessageKey {
-                    tenant_id: TenantId(row.tenant_id),
-                    id: MessageId(row.id),
-                },
-                lane_id: LaneId(row.lane_id),
-                campaign_id: row.campaign_id.map(CampaignId),
-                channel: row.channel.parse::<Channel>()?,
-                cost: row.cost,
-            })
-        })
-        .collect::<Result<_, StoreError>>()
+    let keys = rows.into_iter().map(|row| MessageKey {
+        tenant_id: TenantId(row.tenant_id),
+        id: MessageId(row.id),
+    });
+    Ok(keys.collect())
 }

@@ -58,7 +58,6 @@ pub mod watched;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::sync::broadcast;
@@ -468,10 +467,6 @@ fn with_session(
         .options(patience.extra.iter().copied())
 }
 
-/// Who sends takes a connection that was used a moment ago as it is, which saves a round trip for every batch: should the
-/// server have gone meanwhile, senders try again. Everybody else's are tested each time.
-const TESTED_AFTER: Duration = Duration::from_millis(500);
-
 fn make_pool(
     options: PgConnectOptions,
     connections_max: u32,
@@ -493,13 +488,9 @@ fn make_pool(
                 Ok(())
             })
         })
-        .test_before_acquire(!is_sending)
-        .before_acquire(move |conn, meta| {
+        .before_acquire(move |conn, _| {
             let clock = clock.clone();
             Box::pin(async move {
-                if is_sending && meta.idle_for > TESTED_AFTER {
-                    conn.ping().await?;
-                }
                 tx::set_clock_offset(conn, &clock).await?;
                 Ok(true)
             })

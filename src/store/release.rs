@@ -3,6 +3,7 @@
 pub mod dealt;
 pub mod due;
 pub mod moved;
+pub mod pick;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,11 +13,9 @@ use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::interval;
-use super::{StoreError, StoreResult, SystemTx};
-use crate::domain::channel::Channel;
-use crate::domain::ids::{CampaignId, Incarnation, LaneId, MessageId, MessageKey, TenantId};
+use super::{StoreResult, SystemTx};
+use crate::domain::ids::{Incarnation, LaneId, TenantId};
 use crate::domain::rate::bucket::Traffic;
-use crate::domain::release::Grant;
 
 /// The one shard of a cell whose provider accounts fit one leader.
 pub const SHARD: i16 = 0;
@@ -244,81 +243,6 @@ pub async fn time_to_work(tx: &mut SystemTx) -> StoreResult<Option<Duration>> {
     .fetch_one(tx.conn())
     .await?;
     Ok(secs.map(|secs| Duration::from_secs_f64(secs.max(0.0))))
-}
-
-/// A message that was let out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Picked {
-    /// Which message.
-    pub key: MessageKey,
-    /// From which lane.
-    pub lane_id: LaneId,
-    /// Its campaign.
-    pub campaign_id: Option<CampaignId>,
-    /// Its channel.
-    pub channel: Channel,
-    /// What it costs.
-    pub cost: i16,
-}
-
-/// Lets out messages of each lane, the oldest first, as long as some of the granted cost is left for the next one.
-pub async fn pick(tx: &mut SystemTx, grants: &[Grant]) -> StoreResult<Vec<Picked>> {
-    let tenant_ids: Vec<Uuid> = grants.iter().map(|grant| grant.tenant_id.0).collect();
-    let lane_ids: Vec<i64> = grants.iter().map(|grant| grant.lane_id.0).collect();
-    let costs: Vec<i64> = grants.iter().map(|grant| grant.cost).collect();
-    let rows = query!(
-        r#"
-        WITH granted AS MATERIALIZED (
-            SELECT l.tenant_id, l.id, l.head, g.cost
-            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS g (tenant_id, lane_id, cost)
-            JOIN lanes l ON l.tenant_id = g.tenant_id AND l.id = g.lane_id
-        ), locked AS MATERIALIZED (
-            SELECT p.tenant_id, p.id, p.lane_id, p.cost, g.cost AS granted
-            FROM granted g
-            CROSS JOIN LATERAL (
-                SELECT m.tenant_id, m.id, m.lane_id, m.cost
-                FROM messages m
-                WHERE m.lane_id = g.id AND m.waiting_phase = 0 AND m.id >= g.head
-                ORDER BY m.id
-                -- No message costs less than 1.
-                LIMIT g.cost
-                FOR UPDATE SKIP LOCKED
-            ) p
-        ), picked AS MATERIALIZED (
-            SELECT s.tenant_id, s.id
-            FROM (
-                SELECT k.tenant_id, k.id, k.granted,
-                       sum(k.cost) OVER (PARTITION BY k.lane_id ORDER BY k.id) - k.cost AS before
-                FROM locked k
-            ) s
-            WHERE s.before < s.granted
-        )
-        UPDATE messages m
-        SET phase = 1, phase_at = (SELECT app_now())
-        FROM picked p
-        WHERE m.tenant_id = p.tenant_id AND m.id = p.id
-        RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost
-        "#,
-        &tenant_ids,
-        &lane_ids,
-        &costs,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Picked {
-                key: MessageKey {
-                    tenant_id: TenantId(row.tenant_id),
-                    id: MessageId(row.id),
-                },
-                lane_id: LaneId(row.lane_id),
-                campaign_id: row.campaign_id.map(CampaignId),
-                channel: row.channel.parse()?,
-                cost: row.cost,
-            })
-        })
-        .collect::<Result<_, StoreError>>()
 }
 
 /// Switches lanes off whose campaign or tenant is stopped.

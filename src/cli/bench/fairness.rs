@@ -256,10 +256,10 @@ async fn release_in_order(db: Db, window: i64, stop: CancellationToken) -> Store
         let picked = pick_in_order(&mut tx, window).await?;
         let jobs: Vec<NewJob> = picked
             .iter()
-            .map(|one| {
+            .map(|key| {
                 NewJob::from(SendMessage {
-                    tenant_id: one.key.tenant_id,
-                    message_id: one.key.id,
+                    tenant_id: key.tenant_id,
+                    message_id: key.id,
                 })
             })
             .collect();

@@ -90,7 +90,7 @@ struct Again<'a> {
 enum Counts {
     /// The attempt.
     Attempt,
-    /// The attempt, and one more is granted: somebody else ended it.
+    /// The attempt, and one more is granted: somebody else ended it. The starts before it are forgotten, since its worker lives.
     CutOff,
     /// Neither attempt nor start, and the starts before it are forgotten: it ended in good order.
     Nothing,
@@ -236,8 +236,8 @@ async fn reschedule(
     let starts: Vec<i16> = again
         .iter()
         .map(|(ticket, a)| match a.counts {
-            Counts::Attempt | Counts::Nothing => 0,
-            Counts::CutOff | Counts::Undone => ticket.starts - 1,
+            Counts::Attempt | Counts::CutOff | Counts::Nothing => 0,
+            Counts::Undone => ticket.starts - 1,
         })
         .collect();
     query_as!(

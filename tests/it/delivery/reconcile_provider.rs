@@ -19,7 +19,7 @@ use crate::harness::twilio::{TwilioWorld, silent};
 use crate::harness::world::World;
 use crate::quarantine::OTHER_TIMELINE;
 
-const PEOPLE: u32 = 300;
+const PEOPLE: u32 = 500;
 const DRAIN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,11 +36,20 @@ async fn calls_whose_workers_died_too_are_found_in_the_list_and_nobody_gets_two(
     });
     it.world.add_contacts(PEOPLE).await;
     let campaign = it.filled_campaign("Hello {{ first_name }}").await;
-    let standby = cluster.keep_copy().await;
+    let mut standby = cluster.keep_copy().await;
+    let copied_at = it.world.db.clock().now();
 
     let worker = Killable::start(&it.world, it.world.worker_options()).await;
-    eventually("some are called", || async {
-        it.fake.ledger().accepted_count() > 100
+    eventually("the first are called", || async {
+        it.fake.ledger().accepted_count() > 10
+    })
+    .await;
+    // The standby follows for a moment, so that it says by itself how old it is.
+    cluster.ship_log(&mut standby).await;
+    let shipped_at = it.world.db.clock().now();
+    let known = it.fake.ledger().accepted_count();
+    eventually("more are called, of which it does not hear", || async {
+        it.fake.ledger().accepted_count() > known + 180
     })
     .await;
     worker.kill();
@@ -57,6 +66,11 @@ async fn calls_whose_workers_died_too_are_found_in_the_list_and_nobody_gets_two(
     let server = current(&it.world).await.unwrap();
     assert_eq!(server.released_by.as_deref(), Some("reconciliation"));
     assert_eq!((server.replays, server.calls_restored), (0, 0));
+    let recovered_to = server.recovered_to.unwrap();
+    assert!(
+        copied_at < recovered_to && recovered_to <= shipped_at,
+        "{copied_at} {recovered_to} {shipped_at}"
+    );
     // Who got two is seen at once.
     let doubled = || it.fake.ledger().doubled("m").len();
     eventually("everybody is reached", || async {

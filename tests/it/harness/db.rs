@@ -226,11 +226,22 @@ impl Cluster {
         self.stop().await;
         shell(&["cp", "-a"], &[&data, &copy]).await;
         self.start().await;
-        StandBy { data, copy }
+        StandBy {
+            data,
+            copy,
+            shipped: None,
+        }
+    }
+
+    /// Gives a copy what the log holds by now; after this it hears no more.
+    pub async fn ship_log(&self, to: &mut StandBy) {
+        let shipped = to.data.with_extension("log");
+        shell(&["cp", "-a"], &[&to.data.join("pg_wal"), &shipped]).await;
+        to.shipped = Some(shipped);
     }
 
     /// Crashes, and promotes the copy in its place: at the same address answers another timeline, which has forgotten
-    /// everything since the copy.
+    /// everything since the copy, or since it was given the log.
     pub async fn fail_over(&mut self, to: StandBy) {
         self.crash().await;
         shell(&["rm", "-rf"], &[&to.data]).await;
@@ -238,7 +249,7 @@ impl Cluster {
         shell(&["touch"], &[&to.data.join("recovery.signal")]).await;
         self.launch
             .settings
-            .push(("restore_command".into(), "false".into()));
+            .push(("restore_command".into(), to.restore_command()));
         self.start().await;
     }
 
@@ -265,6 +276,16 @@ impl Cluster {
 pub struct StandBy {
     data: PathBuf,
     copy: PathBuf,
+    shipped: Option<PathBuf>,
+}
+
+impl StandBy {
+    fn restore_command(&self) -> String {
+        match &self.shipped {
+            Some(shipped) => format!("cp {}/%f %p", shipped.display()),
+            None => "false".into(),
+        }
+    }
 }
 
 async fn shell(command: &[&str], paths: &[&Path]) {

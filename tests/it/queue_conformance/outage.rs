@@ -150,3 +150,30 @@ async fn a_job_that_the_database_left_uses_up_no_attempt_and_is_set_aside_when_i
     assert_eq!((live(&db).await, crew.log.starts().len()), (0, 6));
     crew.stop().await;
 }
+
+#[tokio::test]
+async fn a_job_that_the_database_left_is_not_held_to_have_killed_its_workers() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    put(&db, vec![note(0)]).await;
+    test.execute("UPDATE cell.jobs SET starts = 8").await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let crew = Crew::start(&db, &Setup::default(), move |delivered| {
+        let gate = Arc::clone(&held);
+        async move {
+            if delivered.attempt == 1 {
+                return Outcome::CutOff {
+                    reason: "database unavailable".into(),
+                };
+            }
+            gate.acquire().await.unwrap().forget();
+            Outcome::Done
+        }
+    });
+    crew.log.until(2).await;
+    assert_eq!(number(&db, "SELECT max(starts)::bigint FROM jobs").await, 1);
+    gate.add_permits(1);
+    crew.done(1).await;
+    crew.stop().await;
+}

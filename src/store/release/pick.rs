@@ -1,0 +1,116 @@
+//! Messages let out: moved, counted, and each with its job, in one statement.
+
+use sqlx::query;
+use uuid::Uuid;
+
+use crate::domain::ids::LaneId;
+use crate::domain::release::Grant;
+use crate::store::{StoreResult, SystemTx};
+
+/// Which job looks at a message that was let out.
+#[derive(Debug, Clone, Copy)]
+pub struct Hint<'a> {
+    /// The queue it waits in.
+    pub queue: &'a str,
+    /// Which handler it is for.
+    pub kind: &'a str,
+    /// Lower goes first.
+    pub priority: i16,
+    /// How often it is tried.
+    pub max_attempts: i16,
+}
+
+/// What one lane let out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetOut {
+    /// Which lane.
+    pub lane_id: LaneId,
+    /// How many messages.
+    pub messages: i64,
+    /// What they cost together.
+    pub cost: i64,
+}
+
+/// Lets out messages of each lane, the oldest first, as long as some of the granted cost is left for the next one.
+///
+/// Jobs are claimed in the order of their ids: the first ones of all lanes come first, so that a lane with few does not
+/// queue behind one with many.
+pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreResult<Vec<LetOut>> {
+    let tenant_ids: Vec<Uuid> = grants.iter().map(|grant| grant.tenant_id.0).collect();
+    let lane_ids: Vec<i64> = grants.iter().map(|grant| grant.lane_id.0).collect();
+    let costs: Vec<i64> = grants.iter().map(|grant| grant.cost).collect();
+    let rows = query!(
+        r#"
+        WITH granted AS MATERIALIZED (
+            SELECT l.tenant_id, l.id, l.head, g.cost
+            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS g (tenant_id, lane_id, cost)
+            JOIN lanes l ON l.tenant_id = g.tenant_id AND l.id = g.lane_id
+        ), locked AS MATERIALIZED (
+            SELECT p.tenant_id, p.id, p.lane_id, p.cost, g.cost AS granted
+            FROM granted g
+            CROSS JOIN LATERAL (
+                SELECT m.tenant_id, m.id, m.lane_id, m.cost
+                FROM messages m
+                WHERE m.lane_id = g.id AND m.waiting_phase = 0 AND m.id >= g.head
+                ORDER BY m.id
+                -- No message costs less than 1.
+                LIMIT g.cost
+                FOR UPDATE SKIP LOCKED
+            ) p
+        ), picked AS MATERIALIZED (
+            SELECT s.tenant_id, s.id, s.before
+            FROM (
+                SELECT k.tenant_id, k.id, k.granted,
+                       sum(k.cost) OVER (PARTITION BY k.lane_id ORDER BY k.id) - k.cost AS before
+                FROM locked k
+            ) s
+            WHERE s.before < s.granted
+        ), let_out AS (
+            UPDATE messages m
+            SET phase = 1, phase_at = (SELECT app_now())
+            FROM picked p
+            WHERE m.tenant_id = p.tenant_id AND m.id = p.id
+            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost, p.before
+        ), hints AS (
+            INSERT INTO jobs (queue, kind, priority, state, run_at, max_attempts, payload, created_at)
+            SELECT $4, $5, $6, 0, clock.at, $7, jsonb_build_object('tenant_id', o.tenant_id, 'message_id', o.id), clock.at
+            FROM (SELECT app_now() AS at OFFSET 0) AS clock, let_out o
+            ORDER BY o.before, o.id
+            RETURNING id
+        ), of_campaigns AS (
+            INSERT INTO campaign_deltas (tenant_id, campaign_id, counts)
+            SELECT o.tenant_id, o.campaign_id, jsonb_build_object('queued', -count(*), 'released', count(*))
+            FROM let_out o
+            WHERE o.campaign_id IS NOT NULL
+            GROUP BY o.tenant_id, o.campaign_id
+        ), of_singles AS (
+            INSERT INTO message_deltas (tenant_id, channel, counts)
+            SELECT o.tenant_id, o.channel, jsonb_build_object('queued', -count(*), 'released', count(*))
+            FROM let_out o
+            WHERE o.campaign_id IS NULL
+            GROUP BY o.tenant_id, o.channel
+        )
+        SELECT o.lane_id, count(*) AS "messages!", sum(o.cost)::bigint AS "cost!", (SELECT min(id) FROM hints) AS "lowest_job!"
+        FROM let_out o
+        GROUP BY o.lane_id
+        "#,
+        &tenant_ids,
+        &lane_ids,
+        &costs,
+        hint.queue,
+        hint.kind,
+        hint.priority,
+        hint.max_attempts,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    if let Some(row) = rows.first() {
+        tx.announce(hint.queue, row.lowest_job);
+    }
+    let let_out = rows.into_iter().map(|row| LetOut {
+        lane_id: LaneId(row.lane_id),
+        messages: row.messages,
+        cost: row.cost,
+    });
+    Ok(let_out.collect())
+}
