@@ -33,8 +33,8 @@ pub struct LetOut {
 
 /// Lets out messages of each lane, the oldest first, as long as some of the granted cost is left for the next one.
 ///
-/// Jobs are claimed in the order of their ids: the first ones of all lanes come first, so that a lane with few does not
-/// queue behind one with many.
+/// Jobs are claimed in the order of their ids, which is that of the grants. What one lane let out stays together, since a
+/// batch of begins pays for each tenant and campaign in it.
 pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreResult<Vec<LetOut>> {
     let tenant_ids: Vec<Uuid> = grants.iter().map(|grant| grant.tenant_id.0).collect();
     let lane_ids: Vec<i64> = grants.iter().map(|grant| grant.lane_id.0).collect();
@@ -42,11 +42,11 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreR
     let rows = query!(
         r#"
         WITH granted AS MATERIALIZED (
-            SELECT l.tenant_id, l.id, l.head, g.cost
-            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS g (tenant_id, lane_id, cost)
+            SELECT l.tenant_id, l.id, l.head, g.cost, g.place
+            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS g (tenant_id, lane_id, cost, place)
             JOIN lanes l ON l.tenant_id = g.tenant_id AND l.id = g.lane_id
         ), locked AS MATERIALIZED (
-            SELECT p.tenant_id, p.id, p.lane_id, p.cost, g.cost AS granted
+            SELECT p.tenant_id, p.id, p.lane_id, p.cost, g.cost AS granted, g.place
             FROM granted g
             CROSS JOIN LATERAL (
                 SELECT m.tenant_id, m.id, m.lane_id, m.cost
@@ -58,9 +58,9 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreR
                 FOR UPDATE SKIP LOCKED
             ) p
         ), picked AS MATERIALIZED (
-            SELECT s.tenant_id, s.id, s.before
+            SELECT s.tenant_id, s.id, s.place
             FROM (
-                SELECT k.tenant_id, k.id, k.granted,
+                SELECT k.tenant_id, k.id, k.granted, k.place,
                        sum(k.cost) OVER (PARTITION BY k.lane_id ORDER BY k.id) - k.cost AS before
                 FROM locked k
             ) s
@@ -70,12 +70,12 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreR
             SET phase = 1, phase_at = (SELECT app_now())
             FROM picked p
             WHERE m.tenant_id = p.tenant_id AND m.id = p.id
-            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost, p.before
+            RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost, p.place
         ), hints AS (
             INSERT INTO jobs (queue, kind, priority, state, run_at, max_attempts, payload, created_at)
             SELECT $4, $5, $6, 0, clock.at, $7, jsonb_build_object('tenant_id', o.tenant_id, 'message_id', o.id), clock.at
             FROM (SELECT app_now() AS at OFFSET 0) AS clock, let_out o
-            ORDER BY o.before, o.id
+            ORDER BY o.place, o.id
             RETURNING id
         ), of_campaigns AS (
             INSERT INTO campaign_deltas (tenant_id, campaign_id, counts)
