@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use uuid::Uuid;
 
+use super::processes::Child;
 use super::stage::Stage;
 use crate::delivery::campaigns::start_campaign;
 use crate::delivery::imports::{Upload, start_import};
 use crate::delivery::intake::{Commands, accept_messages};
 use crate::domain::campaign::{Audience, Campaign};
 use crate::domain::channel::{Channel, Class};
-use crate::domain::counts::Counts;
+use crate::domain::counts::{CountWord, Counts};
 use crate::domain::ids::{
     CampaignId, ImportId, LaneId, MessageId, MessageKey, TemplateId, TemplateVersionId, TenantId,
 };
@@ -98,6 +99,24 @@ pub(super) async fn import(stage: &Stage, tenant_id: TenantId, id: ImportId) -> 
         anyhow::ensure!(started.elapsed() < PATIENCE, "the import takes too long");
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// A campaign of a tenant to so many new people, expanded and waiting.
+pub(super) async fn waiting_campaign(
+    stage: &Stage,
+    tenant_id: TenantId,
+    contacts: u32,
+) -> anyhow::Result<CampaignId> {
+    let import_id = upload(stage, tenant_id, contacts).await?;
+    let filler = Child::start(&stage.setting, &["worker", "--jobs", "imports,campaigns"]).await?;
+    import(stage, tenant_id, import_id).await?;
+    let id = campaign(stage, tenant_id, import_id).await?;
+    counted(stage, tenant_id, id, |counts| {
+        counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
+    })
+    .await?;
+    filler.stop().await?;
+    Ok(id)
 }
 
 pub(super) async fn campaign(

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Scale;
-use super::fill::{campaign, counted, import, upload};
-use super::processes::{Child, start_senders, stop_all};
+use super::fill::{counted, waiting_campaign};
+use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
 use crate::delivery::campaigns::{count_in_flight, pause_campaign, resume_campaign};
 use crate::dev::demo::ensure_demo_tenant;
@@ -19,15 +19,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
     let db = &stage.installation.db;
     let tenant_id = ensure_demo_tenant(db, "bench", "bench").await?;
-    let import_id = upload(stage, tenant_id, scale.contacts).await?;
-    let filler = Child::start(&stage.setting, &["worker", "--jobs", "imports,campaigns"]).await?;
-    import(stage, tenant_id, import_id).await?;
-    let id = campaign(stage, tenant_id, import_id).await?;
-    counted(stage, tenant_id, id, |counts| {
-        counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
-    })
-    .await?;
-    filler.stop().await?;
+    let id = waiting_campaign(stage, tenant_id, scale.contacts).await?;
     let workers = start_senders(&stage.setting, scale.workers).await?;
 
     let (mut times, mut late) = (Vec::new(), 0);

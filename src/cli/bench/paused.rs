@@ -3,13 +3,12 @@
 
 use super::Scale;
 use super::fairness::{WARM_UP, sent_in_a_run};
-use super::fill::{backlog, campaign, counted, import, upload};
-use super::processes::{Child, start_senders, stop_all};
+use super::fill::{backlog, waiting_campaign};
+use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
 use crate::delivery::campaigns::pause_campaign;
 use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::figures::{Bar, Figure};
-use crate::domain::counts::CountWord;
 
 /// More than two tenants send in a run.
 const WAITING: u32 = 100_000;
@@ -18,15 +17,7 @@ pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
     let db = &stage.installation.db;
     let burdened = ensure_demo_tenant(db, "burdened", "burdened").await?;
     let free = ensure_demo_tenant(db, "free", "free").await?;
-    let import_id = upload(stage, burdened, scale.contacts).await?;
-    let filler = Child::start(&stage.setting, &["worker", "--jobs", "imports,campaigns"]).await?;
-    import(stage, burdened, import_id).await?;
-    let id = campaign(stage, burdened, import_id).await?;
-    counted(stage, burdened, id, |counts| {
-        counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
-    })
-    .await?;
-    filler.stop().await?;
+    let id = waiting_campaign(stage, burdened, scale.contacts).await?;
     let mut tx = db.cell(burdened).begin().await?;
     pause_campaign(&mut tx, burdened, id, db.clock()).await?;
     tx.commit().await?;
