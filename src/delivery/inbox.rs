@@ -6,7 +6,7 @@
 pub mod events;
 pub mod fold;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::feedback::FeedbackHeard;
 use super::moves::Moves;
@@ -45,9 +45,25 @@ pub struct Named {
 
 /// Merges reports into their messages, with the counts of their campaigns.
 pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<()> {
-    let mut keys: Vec<MessageKey> = reports.iter().map(|report| report.key).collect();
-    keys.sort_unstable();
-    keys.dedup();
+    let heard = lock(tx, reports.iter().map(|report| report.key)).await?;
+    merge_locked(tx, heard, reports).await
+}
+
+/// Locks messages, each once, and reads what was heard of them.
+async fn lock(
+    tx: &mut SystemTx,
+    keys: impl Iterator<Item = MessageKey>,
+) -> StoreResult<Vec<Heard>> {
+    let keys: BTreeSet<MessageKey> = keys.collect();
+    lock_heard(tx, &keys.into_iter().collect::<Vec<_>>()).await
+}
+
+/// As [`merge`], of messages that are locked.
+async fn merge_locked(
+    tx: &mut SystemTx,
+    heard: Vec<Heard>,
+    reports: &[StatusReport],
+) -> StoreResult<()> {
     let mut by_message: HashMap<MessageKey, Vec<&StatusReport>> = HashMap::new();
     for report in reports {
         by_message.entry(report.key).or_default().push(report);
@@ -56,7 +72,6 @@ pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<(
     let mut believed = Vec::new();
     let mut feedback = FeedbackHeard::default();
     let mut late = Vec::new();
-    let heard = lock_heard(tx, &keys).await?;
     note_taken(tx, &heard, &by_message).await?;
     for heard in heard {
         let Some(reports) = by_message.get(&heard.key) else {
@@ -197,6 +212,7 @@ mod tests {
             campaign_id: None,
             phase: Phase::HandedOver,
             attempt_no: 1,
+            attempts: Vec::new(),
             status: known.map(sms),
             has_conflict: false,
             step: 0,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::deal::{Dealer, Room};
+use super::deal::{Dealer, Done, Room};
 use super::incarnation::Myself;
 use super::moves::Moves;
 use crate::clock::Clock;
@@ -66,6 +66,8 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
             Err(error) => {
                 tracing::warn!(%error, "release tick failed");
                 leader.term = None;
+                // What it wrote last may not stand.
+                leader.dealer = Dealer::default();
                 Pause::UntilWoken(LOOK_EVERY)
             }
         };
@@ -107,6 +109,18 @@ struct Term {
     renewed_at: Duration,
 }
 
+impl Term {
+    /// The workers can make so many calls at once.
+    fn measure(&mut self, concurrency: i64) {
+        self.window = (2 * concurrency).max(WINDOW_MIN);
+        self.slots = if concurrency > 0 {
+            concurrency
+        } else {
+            SLOTS_MIN
+        };
+    }
+}
+
 /// How long the leader rests between two looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pause {
@@ -141,7 +155,6 @@ impl Leader {
                 renewed_at,
             });
         }
-        self.sweep().await?;
         self.find_lost().await?;
         let look_in = if self.is_busy {
             Duration::ZERO
@@ -152,14 +165,17 @@ impl Leader {
             return Ok(Pause::UntilWoken(look_in));
         }
         let started_at = Clock::boottime();
-        let Some(released) = self.tick().await? else {
+        let Some(done) = self.tick().await? else {
             tracing::info!("another leader took over");
             self.term = None;
             return Ok(Pause::UntilWoken(LOOK_EVERY));
         };
-        self.is_busy = released > 0;
+        self.is_busy = done.messages > 0 || done.has_more;
         if !self.is_busy && !look_in.is_zero() {
             return Ok(Pause::UntilWoken(look_in));
+        }
+        if done.has_more {
+            return Ok(Pause::Rhythm(Duration::ZERO));
         }
         let took = Clock::boottime().saturating_sub(started_at);
         Ok(Pause::Rhythm(TICK_EVERY.saturating_sub(took).max(REST_MIN)))
@@ -176,24 +192,6 @@ impl Leader {
         self.term.is_none_or(|term| {
             Clock::boottime().saturating_sub(term.renewed_at) > self.holds.term / 3
         })
-    }
-
-    /// Once a second: how large the window may be.
-    async fn sweep(&mut self) -> StoreResult<()> {
-        if !falls_due(&mut self.swept_at, SWEEP_EVERY) {
-            return Ok(());
-        }
-        let mut tx = self.db.batch().begin().await?;
-        let concurrency = incarnations::sum_concurrency(tx.conn()).await?;
-        if let Some(term) = &mut self.term {
-            term.window = (2 * concurrency).max(WINDOW_MIN);
-            term.slots = if concurrency > 0 {
-                concurrency
-            } else {
-                SLOTS_MIN
-            };
-        }
-        Ok(())
     }
 
     /// Every few seconds: whether a lane was forgotten, some lanes at a time.
@@ -214,24 +212,24 @@ impl Leader {
     }
 
     /// Lets out what may go. None when this is no leader any more.
-    async fn tick(&mut self) -> StoreResult<Option<i64>> {
+    async fn tick(&mut self) -> StoreResult<Option<Done>> {
         let Some(term) = &mut self.term else {
             return Ok(None);
         };
         let started_at = Clock::boottime();
-        let mut tx = self.db.batch().begin().await?;
-        let Some(found) = release::renew_term(&mut tx, term.epoch, self.holds.term).await? else {
+        let mut tx = self.db.tick().begin().await?;
+        let found = release::renew_term(&mut tx, term.epoch, self.holds.term, ROWS_MAX).await?;
+        let Some(found) = found else {
             return Ok(None);
         };
         let now = found.now;
         term.renewed_at = started_at;
+        if falls_due(&mut self.swept_at, SWEEP_EVERY) {
+            term.measure(incarnations::sum_concurrency(tx.conn()).await?);
+        }
         let (window, slots) = (term.window, term.slots);
         let are_slots_due = falls_due(&mut self.slots_at, SLOTS_EVERY);
         take_back(&mut tx, &found, are_slots_due.then_some(self.holds.slot)).await?;
-        // What was written just now is not among what was found.
-        if found.has_wakes || found.has_due || are_slots_due {
-            release::eat_wakes(&mut tx, now, ROWS_MAX).await?;
-        }
         if found.has_signals {
             eat_signals(&mut tx, ROWS_MAX).await?;
         }
@@ -241,12 +239,12 @@ impl Leader {
             budget: window - under_way.count_released(),
             slots,
         };
-        let released = self.dealer.deal(&mut tx, now, room, under_way).await?;
+        let done = self.dealer.deal(&mut tx, now, room, under_way).await?;
         tx.commit().await?;
-        metrics::counter!(telemetry::RELEASED_TOTAL).increment(released.unsigned_abs());
+        metrics::counter!(telemetry::RELEASED_TOTAL).increment(done.messages.unsigned_abs());
         let took = Clock::boottime().saturating_sub(started_at);
         metrics::histogram!(telemetry::RELEASE_TICK_SECONDS).record(took.as_secs_f64());
-        Ok(Some(released))
+        Ok(Some(done))
     }
 
     async fn rest(&self, pause: Pause) {

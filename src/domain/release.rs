@@ -2,7 +2,8 @@
 //!
 //! Pure: the leader reads the facts, this plans, the leader writes what was granted. It is deficit round robin between
 //! tenants: each visit gives a tenant its weight times a quantum of cost, dealt out over its lanes; a message may overdraw
-//! that, and the debt shortens the tenant's next visit.
+//! that, and the debt shortens the tenant's next visit. Whom the end of a budget cuts short gets the rest of that visit with
+//! the next budget.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -29,10 +30,17 @@ pub struct Turn {
     pub weight: i64,
     /// Cost that one visit grants one lane, before the weight; 1 or more.
     pub quantum: i64,
-    /// Cost overdrawn in earlier visits, 0 or more.
+    /// Cost overdrawn in earlier visits; below 0 what is left of one that a budget cut short.
     pub debt: i64,
     /// The lanes that may go, those served longest ago first.
     pub lanes: Vec<Lane>,
+}
+
+impl Turn {
+    /// Cost that one visit grants it.
+    pub fn visit(&self) -> i64 {
+        self.weight.max(1) * self.quantum.max(1)
+    }
 }
 
 /// What one lane may let out: messages as long as some of the cost is left for the next one to begin with.
@@ -193,7 +201,11 @@ struct Table {
 
 impl Table {
     fn may_go(&self, lane: &Lane) -> bool {
-        self.budget > 0 && lane.buckets.iter().all(|bucket| self.left[*bucket] > 0)
+        self.budget > 0 && self.has_room(lane)
+    }
+
+    fn has_room(&self, lane: &Lane) -> bool {
+        lane.buckets.iter().all(|bucket| self.left[*bucket] > 0)
     }
 
     /// Takes up to `cost` for a lane that may go, 1 at least.
@@ -220,7 +232,7 @@ impl<'a> Seat<'a> {
     fn new(turn: &'a Turn) -> Self {
         Self {
             turn,
-            credit: -turn.debt.max(0),
+            credit: (-turn.debt).min(turn.visit()),
             next: 0,
             granted: vec![0; turn.lanes.len()],
         }
@@ -228,12 +240,15 @@ impl<'a> Seat<'a> {
 
     /// One visit: the quantum, dealt out over the lanes that may go.
     fn visit(&mut self, table: &mut Table) {
-        if !self.may_go(table) {
+        if !self.has_room(table) {
             return;
         }
         let lanes = &self.turn.lanes;
         let quantum = self.turn.quantum.max(1);
-        self.credit += self.turn.weight.max(1) * quantum;
+        // The rest of a visit comes first.
+        if self.credit <= 0 {
+            self.credit += self.turn.visit();
+        }
         let mut passed_over = 0;
         while self.credit > 0 && passed_over < lanes.len() {
             let at = self.next;
@@ -247,13 +262,22 @@ impl<'a> Seat<'a> {
             self.granted[at] += cost;
             self.credit -= cost;
         }
-        // What a lane could not use is not saved up.
-        self.credit = self.credit.min(0);
+        // What a lane could not use is not saved up, what the budget did not reach is: those who come first would gain by
+        // each tick.
+        let is_cut_short = table.budget == 0 && self.has_room(table);
+        if !is_cut_short {
+            self.credit = self.credit.min(0);
+        }
     }
 
     /// Whether nothing but a debt keeps it from going.
     fn may_go(&self, table: &Table) -> bool {
-        self.turn.lanes.iter().any(|lane| table.may_go(lane))
+        table.budget > 0 && self.has_room(table)
+    }
+
+    /// The same, had the budget no end.
+    fn has_room(&self, table: &Table) -> bool {
+        self.turn.lanes.iter().any(|lane| table.has_room(lane))
     }
 
     fn into_grants(self) -> impl Iterator<Item = Grant> {
@@ -369,6 +393,8 @@ mod tests {
         let plan = plan(now(), &[debtor, turn(2, 1, 1)], &[], 10);
         assert_eq!((total(&plan.grants, 1), total(&plan.grants, 2)), (0, 10));
         assert_eq!(plan.debts, [15, 0]);
+        let plan = super::plan(now(), &[turn(1, 1, 1), turn(2, 3, 1)], &[], 5);
+        assert_eq!(plan.debts, [-5, -30]);
     }
 
     #[test]
@@ -438,6 +464,37 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn over_many_ticks_shares_follow_the_weights_wherever_budgets_end(
+            weights in prop::collection::vec(1i64..5, 2..8),
+            budgets in prop::collection::vec(1i64..500, 1..60),
+        ) {
+            let mut turns: Vec<Turn> =
+                weights.iter().enumerate().map(|(at, weight)| turn(at as u128 + 1, *weight, 2)).collect();
+            let mut sums = vec![0; weights.len()];
+            for budget in budgets {
+                let planned = plan(now(), &turns, &[], budget);
+                for (turn, debt) in turns.iter_mut().zip(planned.debts) {
+                    // Nobody writes down what becomes of those whose turn did not come; they go first the next time.
+                    if total(&planned.grants, turn.tenant_id.0.as_u128()) > 0 {
+                        turn.debt = debt;
+                    }
+                }
+                // Who is owed something keeps its place as well.
+                turns.sort_by_key(|turn| {
+                    turn.debt >= 0 && total(&planned.grants, turn.tenant_id.0.as_u128()) > 0
+                });
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    *sum += total(&planned.grants, at as u128 + 1);
+                }
+                let visits: Vec<f64> =
+                    sums.iter().zip(&weights).map(|(sum, weight)| *sum as f64 / (10 * weight) as f64).collect();
+                let most = visits.iter().copied().fold(f64::MIN, f64::max);
+                let least = visits.iter().copied().fold(f64::MAX, f64::min);
+                prop_assert!(most - least <= 1.0 + 1e-9, "visits {visits:?}");
+            }
+        }
+
         #[test]
         fn the_budget_is_spent_and_equal_weights_differ_by_one_visit_at_most(
             lanes in prop::collection::vec(1i64..6, 1..20),

@@ -3,12 +3,10 @@
 pub mod signals;
 
 use chrono::{DateTime, Utc};
-use sqlx::{query, query_as};
-use uuid::Uuid;
+use sqlx::query_as;
 
 use super::release::SHARD;
 use super::{StoreResult, SystemTx};
-use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::rate::bucket::{Bucket, Calls, Day, is_another_rate};
 use crate::domain::rate::learned::{CallLimit, Learned};
 use crate::domain::rate::{ACCOUNT_PREFIX, Rule};
@@ -28,27 +26,35 @@ pub async fn load_buckets(
     rules: Vec<Rule>,
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<Loaded>> {
-    let mut rows = list_rules(tx, &rules).await?;
-    if rows.len() < rules.len() {
-        insert_buckets(tx, &rules, now).await?;
-        rows = list_rules(tx, &rules).await?;
+    if rules.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(as_loaded(rules, &rows, now))
-}
-
-/// Makes the buckets of those rules that have none.
-async fn insert_buckets(tx: &mut SystemTx, rules: &[Rule], now: DateTime<Utc>) -> StoreResult<()> {
     let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
     let kinds: Vec<&str> = rules.iter().map(|rule| rule.kind.as_str()).collect();
-    query!(
+    let rows = query_as!(
+        Row,
         r#"
-        INSERT INTO buckets (name, kind, shard, source, calls_limit, calls_since)
-        SELECT u.name, u.kind, $1, 'rule', c.most, c.since
-        FROM unnest($2::text[], $3::text[]) AS u (name, kind)
-        LEFT JOIN (SELECT $4::float8::numeric AS most, $5::timestamptz AS since) c ON u.kind = 'account'
-        -- Asked first, since a conflict would use up an id each time.
-        WHERE NOT EXISTS (SELECT FROM buckets b WHERE b.name = u.name)
-        ON CONFLICT (name) DO NOTHING
+        WITH named AS (
+            SELECT u.name, u.kind
+            FROM unnest($2::text[], $3::text[]) AS u (name, kind)
+        ), made AS (
+            INSERT INTO buckets (name, kind, shard, source, calls_limit, calls_since)
+            SELECT u.name, u.kind, $1, 'rule', c.most, c.since
+            FROM named u
+            LEFT JOIN (SELECT $4::float8::numeric AS most, $5::timestamptz AS since) c ON u.kind = 'account'
+            -- Asked first, since a conflict would use up an id each time.
+            WHERE NOT EXISTS (SELECT FROM buckets b WHERE b.name = u.name)
+            ON CONFLICT (name) DO NOTHING
+            RETURNING *
+        ), those AS (
+            SELECT m.* FROM made m
+            UNION ALL
+            SELECT b.* FROM named u JOIN buckets b ON b.name = u.name
+        )
+        SELECT b.id AS "id!", b.name AS "name!", NULLIF(b.tat, '-infinity') AS tat, b.rate_per_sec::float8 AS rate_per_sec,
+               b.closed_until, b.slowed_until, b.used AS "used!", b.resets_at, b.calls_limit::float8 AS calls_limit,
+               b.calls_since, b.calls_halved_at
+        FROM those b
         "#,
         SHARD,
         &names as &[&str],
@@ -56,9 +62,9 @@ async fn insert_buckets(tx: &mut SystemTx, rules: &[Rule], now: DateTime<Utc>) -
         CallLimit::START,
         now,
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(())
+    Ok(as_loaded(rules, &rows, now))
 }
 
 /// The same of those that are there, for whoever only looks; one that is new counts as untouched.
@@ -179,32 +185,4 @@ impl Row {
             }),
         }
     }
-}
-
-/// A lane and the name of a bucket it draws on.
-pub type Draw<'a> = (TenantId, LaneId, &'a str);
-
-/// Notes which buckets lanes draw on, so that people can be shown what limits them.
-pub async fn insert_lane_buckets(tx: &mut SystemTx, draws: &[Draw<'_>]) -> StoreResult<()> {
-    if draws.is_empty() {
-        return Ok(());
-    }
-    let tenant_ids: Vec<Uuid> = draws.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
-    let lane_ids: Vec<i64> = draws.iter().map(|(_, lane_id, _)| lane_id.0).collect();
-    let names: Vec<&str> = draws.iter().map(|(.., name)| *name).collect();
-    query!(
-        r#"
-        INSERT INTO lane_buckets (tenant_id, lane_id, bucket_id)
-        SELECT u.tenant_id, u.lane_id, b.id
-        FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS u (tenant_id, lane_id, name)
-        JOIN buckets b ON b.name = u.name
-        ON CONFLICT DO NOTHING
-        "#,
-        &tenant_ids,
-        &lane_ids,
-        &names as &[&str],
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
 }

@@ -38,6 +38,7 @@ pub mod migrate;
 pub mod orphans;
 pub mod parked;
 pub mod partitions;
+mod pools;
 pub mod provider_events;
 pub mod reconcile_provider;
 pub mod release;
@@ -59,12 +60,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::domain::ids::TenantId;
 
+use self::pools::Pools;
 pub use tx::{ControlTx, SystemTx, TenantTx, Tx};
 
 /// Why a store function could not do what it was asked.
@@ -234,98 +236,17 @@ pub struct Announcement {
 /// The topic of the release leader.
 pub const LANES: &str = "lanes";
 
-/// Announcements that wait for a slow listener; the oldest go first, and a poll makes up for them.
-const ANNOUNCEMENTS_MAX: usize = 4096;
-
 /// The ways into the database. Clones share the pools.
 #[derive(Debug, Clone)]
 pub struct Db {
     pools: Arc<Pools>,
 }
 
-#[derive(Debug)]
-struct Pools {
-    control_app: PgPool,
-    control_system: PgPool,
-    cell_app: PgPool,
-    cell_system: PgPool,
-    batch: PgPool,
-    claim: PgPool,
-    cell_direct: PgConnectOptions,
-    announcer: broadcast::Sender<Announcement>,
-    clock: Clock,
-}
-
-/// How long a pool's connection may be busy; a stopped process must not hold others up for longer.
-struct Patience {
-    idle_in_transaction: Duration,
-    extra: &'static [(&'static str, &'static str)],
-    /// Its connections ask which server they reached.
-    is_sending: bool,
-}
-
-const REQUEST: Patience = Patience {
-    idle_in_transaction: Duration::from_secs(5),
-    extra: &[],
-    is_sending: false,
-};
-/// Begin and finish hold a campaign's lock: a process stopped inside them may hold up a pause this long.
-///
-/// Their statements name every row by its key, so the only good plan is the nested loop over indexes, also while the
-/// week's partition is new and the planner believes it empty. No bitmap: only a plain index scan forgets dead entries,
-/// and the small partial indexes of the path are nothing but these after a while. One plan for all arguments: each connection
-/// would plan each statement for the first five anew, over all partitions.
-const BATCH: Patience = Patience {
-    idle_in_transaction: Duration::from_secs(2),
-    extra: &[
-        ("enable_seqscan", "off"),
-        ("enable_bitmapscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        ("plan_cache_mode", "force_generic_plan"),
-    ],
-    is_sending: true,
-};
-/// The claim needs a plan that knows its limit; most other statements lose by it.
-const CLAIM: Patience = Patience {
-    idle_in_transaction: Duration::from_secs(2),
-    extra: &[("plan_cache_mode", "force_custom_plan")],
-    is_sending: false,
-};
-
 impl Db {
     /// Makes the pools. No connection is opened before the first statement.
     pub fn new(options: &DbOptions, clock: Clock) -> Self {
-        let max = options.pool_connections_max;
-        let schema_first = options.schema_first.as_deref();
-        let pool = |options: &PgConnectOptions, schema, role, patience: &Patience, max| {
-            let path = search_path(schema_first, schema);
-            make_pool(
-                with_session(options, &path, role, patience),
-                max,
-                &clock,
-                patience.is_sending,
-            )
-        };
-        let (announcer, _) = broadcast::channel(ANNOUNCEMENTS_MAX);
-        let pools = Pools {
-            control_app: pool(&options.control, "control", APP, &REQUEST, max.min(4)),
-            control_system: pool(&options.control, "control", SYSTEM, &REQUEST, max.min(4)),
-            cell_app: pool(&options.cell, "cell", APP, &REQUEST, max),
-            cell_system: pool(&options.cell, "cell", SYSTEM, &REQUEST, max),
-            batch: pool(&options.cell, "cell", SYSTEM, &BATCH, max),
-            claim: pool(&options.cell, "cell", SYSTEM, &CLAIM, max.min(4)),
-            cell_direct: with_session(
-                &options.cell_direct,
-                &search_path(None, "cell"),
-                SYSTEM,
-                &REQUEST,
-            ),
-            announcer,
-            clock,
-        };
         Self {
-            pools: Arc::new(pools),
+            pools: Arc::new(Pools::new(options, clock)),
         }
     }
 
@@ -352,6 +273,11 @@ impl Db {
     /// As [`Db::system`], on the connections of begin and finish, which are given back sooner.
     pub fn batch(&self) -> Scope<'_, tx::System> {
         Scope::new(self, &self.pools.batch, None)
+    }
+
+    /// As [`Db::batch`], on the one connection of the release's ticks, which is not tried before its use.
+    pub fn tick(&self) -> Scope<'_, tx::System> {
+        Scope::new(self, &self.pools.tick, None)
     }
 
     /// The pool of the queue engine's claims.
@@ -394,6 +320,7 @@ impl Db {
             &pools.cell_app,
             &pools.cell_system,
             &pools.batch,
+            &pools.tick,
             &pools.claim,
         ] {
             pool.close().await;
@@ -429,71 +356,4 @@ impl<'a, K> Scope<'a, K> {
         let inner = self.pool.begin().await?;
         Tx::open(inner, self.tenant_id, self.db.pools.announcer.clone()).await
     }
-}
-
-const APP: &str = "engageninja_app";
-const SYSTEM: &str = "engageninja_system";
-
-/// Where the names in a statement are looked up.
-fn search_path(first: Option<&str>, schema: &str) -> String {
-    match first {
-        Some(first) => format!("{first},pg_catalog,{schema},public"),
-        None => format!("{schema},public"),
-    }
-}
-
-fn with_session(
-    options: &PgConnectOptions,
-    search_path: &str,
-    role: &str,
-    patience: &Patience,
-) -> PgConnectOptions {
-    let idle_ms = patience.idle_in_transaction.as_millis().to_string();
-    options
-        .clone()
-        .application_name("engageninja")
-        .options([
-            ("role", role),
-            ("search_path", search_path),
-            ("statement_timeout", "15000"),
-            ("lock_timeout", "2000"),
-            ("idle_in_transaction_session_timeout", &idle_ms),
-            ("timezone", "UTC"),
-            ("jit", "off"),
-            ("tcp_keepalives_idle", "10"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-        ])
-        .options(patience.extra.iter().copied())
-}
-
-fn make_pool(
-    options: PgConnectOptions,
-    connections_max: u32,
-    clock: &Clock,
-    is_sending: bool,
-) -> PgPool {
-    let clock = clock.clone();
-    PgPoolOptions::new()
-        .max_connections(connections_max)
-        .acquire_timeout(Duration::from_secs(5))
-        .idle_timeout(Duration::from_mins(1))
-        .after_connect(move |conn, _| {
-            Box::pin(async move {
-                if is_sending && !timelines::check_timeline(conn).await? {
-                    tracing::error!(
-                        "the database is in quarantine: no call begins; `engageninja timeline list` says more"
-                    );
-                }
-                Ok(())
-            })
-        })
-        .before_acquire(move |conn, _| {
-            let clock = clock.clone();
-            Box::pin(async move {
-                tx::set_clock_offset(conn, &clock).await?;
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(options)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
-use sqlx::{query, query_scalar};
+use sqlx::query;
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx, interval};
@@ -42,35 +42,6 @@ impl NewEvent {
 /// Twilio says an empty code, or 0, for none.
 fn told_code(code: &str) -> Option<&str> {
     (!code.is_empty() && code != "0").then_some(code)
-}
-
-/// The channel of each event's attempt; none of one that we know of no such attempt for.
-pub async fn list_channels(
-    tx: &mut SystemTx,
-    events: &[NewEvent],
-) -> StoreResult<Vec<Option<Channel>>> {
-    let ids = |f: fn(&NewEvent) -> Uuid| events.iter().map(f).collect::<Vec<Uuid>>();
-    let words = query_scalar!(
-        r#"
-        -- No joins: each attempt and each message by its key.
-        SELECT (SELECT m.channel FROM messages m
-                WHERE m.tenant_id = u.tenant_id AND m.id = u.message_id
-                  AND EXISTS (SELECT FROM send_attempts a
-                              WHERE a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.id = u.attempt_id)
-               ) AS channel
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS u (tenant_id, message_id, attempt_id, place)
-        ORDER BY u.place
-        "#,
-        &ids(|event| event.key.tenant_id.0),
-        &ids(|event| event.key.id.0),
-        &ids(|event| event.attempt_id.0),
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    words
-        .into_iter()
-        .map(|word| Ok(word.map(|word| word.parse()).transpose()?))
-        .collect()
 }
 
 /// Stores events, each with whether it is folded already; one that is there stays as it is. Answers how many are new.

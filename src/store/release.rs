@@ -32,7 +32,7 @@ pub async fn take_term(
         r#"
         UPDATE release_shards
         SET epoch = epoch + 1, owner = $2, until = app_now() + $3
-        WHERE shard = $1 AND until < app_now()
+        WHERE shard = $1 AND (until < app_now() OR owner = $2)
         RETURNING epoch
         "#,
         SHARD,
@@ -49,8 +49,6 @@ pub async fn take_term(
 pub struct Found {
     /// What time it is, by which the tick plans.
     pub now: DateTime<Utc>,
-    /// Whether lanes were woken.
-    pub has_wakes: bool,
     /// Whether somebody had to say something of a rate.
     pub has_signals: bool,
     /// Whether deferred messages are due again.
@@ -59,25 +57,66 @@ pub struct Found {
 
 /// The fence: the first statement of each tick. It says what there is to do; nothing when another leader took over, and the
 /// caller writes nothing then.
+///
+/// It eats wakes, at most `wakes_max`: their lanes and their tenants' turns are active, and due in this tick.
 pub async fn renew_term(
     tx: &mut SystemTx,
     epoch: i64,
     term: Duration,
+    wakes_max: i64,
 ) -> StoreResult<Option<Found>> {
     let found = query_as!(
         Found,
         r#"
-        UPDATE release_shards
-        SET until = app_now() + $3
-        WHERE shard = $1 AND epoch = $2
-        RETURNING app_now() AS "now!",
-                  EXISTS (SELECT FROM lane_wakes) AS "has_wakes!",
-                  EXISTS (SELECT FROM bucket_signals) AS "has_signals!",
-                  EXISTS (SELECT FROM messages WHERE waiting_phase = -1 AND ready_at <= (SELECT app_now())) AS "has_due!"
+        WITH term AS (
+            UPDATE release_shards
+            SET until = app_now() + $3
+            WHERE shard = $1 AND epoch = $2
+            RETURNING app_now() AS now
+        ), gone AS (
+            DELETE FROM lane_wakes w
+            USING (SELECT id FROM lane_wakes WHERE EXISTS (SELECT FROM term) ORDER BY id LIMIT $4) o
+            WHERE w.id = o.id
+            RETURNING w.tenant_id, w.lane_id, w.head_id, w.look_now
+        ), heads AS (
+            SELECT g.tenant_id, g.lane_id, (array_agg(g.head_id ORDER BY g.head_id))[1] AS head_id,
+                   bool_or(g.look_now) AS look_now
+            FROM gone g
+            GROUP BY g.tenant_id, g.lane_id
+        ), woken AS (
+            UPDATE lanes l
+            SET active = true, head = LEAST(l.head, h.head_id),
+                next_at = CASE WHEN l.active AND NOT h.look_now THEN l.next_at ELSE LEAST(l.next_at, t.now) END
+            FROM heads h
+            CROSS JOIN term t
+            WHERE l.tenant_id = h.tenant_id AND l.id = h.lane_id
+            RETURNING l.tenant_id, l.class
+        ), turned AS (
+            INSERT INTO tenant_turns (tenant_id, shard, class, ring, next_at, weight, active)
+            SELECT DISTINCT w.tenant_id, $1::smallint, w.class, CASE w.class WHEN 'txn' THEN 0 ELSE 1 END, e.now, t.weight,
+                   true
+            FROM woken w
+            JOIN tenants t ON t.id = w.tenant_id
+            CROSS JOIN term e
+            ON CONFLICT (tenant_id, shard, class) DO UPDATE
+            SET active = true, weight = excluded.weight,
+                -- Who was idle goes behind those who have waited; who waits for a bucket has a lane now that may not have to.
+                next_at = CASE
+                    WHEN tenant_turns.active THEN LEAST(tenant_turns.next_at, excluded.next_at) ELSE excluded.next_at END,
+                -- Sparse flows first: who rested for a while goes once before those who never do.
+                ring = CASE
+                    WHEN tenant_turns.active OR tenant_turns.last_served_at > excluded.next_at - INTERVAL '5 seconds'
+                    THEN tenant_turns.ring ELSE excluded.ring END
+        )
+        SELECT term.now AS "now!",
+               EXISTS (SELECT FROM bucket_signals) AS "has_signals!",
+               EXISTS (SELECT FROM messages WHERE waiting_phase = -1 AND ready_at <= (SELECT app_now())) AS "has_due!"
+        FROM term
         "#,
         SHARD,
         epoch,
         interval(term),
+        wakes_max,
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -94,51 +133,6 @@ pub async fn end_term(tx: &mut SystemTx, epoch: i64) -> StoreResult<()> {
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// Eats wakes, at most `limit`: their lanes and their tenants' turns are active, and due in the tick of `now`.
-pub async fn eat_wakes(tx: &mut SystemTx, now: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
-    let done = query!(
-        r#"
-        WITH gone AS (
-            DELETE FROM lane_wakes w
-            USING (SELECT id FROM lane_wakes ORDER BY id LIMIT $2) o
-            WHERE w.id = o.id
-            RETURNING w.tenant_id, w.lane_id, w.head_id, w.look_now
-        ), heads AS (
-            SELECT g.tenant_id, g.lane_id, (array_agg(g.head_id ORDER BY g.head_id))[1] AS head_id,
-                   bool_or(g.look_now) AS look_now
-            FROM gone g
-            GROUP BY g.tenant_id, g.lane_id
-        ), woken AS (
-            UPDATE lanes l
-            SET active = true, head = LEAST(l.head, h.head_id),
-                next_at = CASE WHEN l.active AND NOT h.look_now THEN l.next_at ELSE LEAST(l.next_at, $3) END
-            FROM heads h
-            WHERE l.tenant_id = h.tenant_id AND l.id = h.lane_id
-            RETURNING l.tenant_id, l.class
-        )
-        INSERT INTO tenant_turns (tenant_id, shard, class, ring, next_at, weight, active)
-        SELECT DISTINCT w.tenant_id, $1::smallint, w.class, CASE w.class WHEN 'txn' THEN 0 ELSE 1 END, $3, t.weight, true
-        FROM woken w
-        JOIN tenants t ON t.id = w.tenant_id
-        ON CONFLICT (tenant_id, shard, class) DO UPDATE
-        SET active = true, weight = excluded.weight,
-            -- Who was idle goes behind those who have waited; who waits for a bucket has a lane now that may not have to.
-            next_at = CASE
-                WHEN tenant_turns.active THEN LEAST(tenant_turns.next_at, excluded.next_at) ELSE excluded.next_at END,
-            -- Sparse flows first: who rested for a while goes once before those who never do.
-            ring = CASE
-                WHEN tenant_turns.active OR tenant_turns.last_served_at > excluded.next_at - INTERVAL '5 seconds'
-                THEN tenant_turns.ring ELSE excluded.ring END
-        "#,
-        SHARD,
-        limit,
-        now,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected())
 }
 
 /// What is under way: let out and not begun, or begun and not over.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::channel::Channel;
-use crate::domain::ids::{CampaignId, MessageId, MessageKey, TenantId};
+use crate::domain::ids::{AttemptId, CampaignId, MessageId, MessageKey, TenantId};
 use crate::domain::message::Phase;
 use crate::domain::status::Status;
 
@@ -23,6 +23,8 @@ pub struct Heard {
     pub phase: Phase,
     /// Its newest attempt; 0 when there was none.
     pub attempt_no: i16,
+    /// Our tokens of all its attempts.
+    pub attempts: Vec<AttemptId>,
     /// What was heard of it so far.
     pub status: Option<Status>,
     /// Whether two ends of different kind were heard.
@@ -39,7 +41,8 @@ pub async fn lock_heard(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<V
     let rows = query!(
         r#"
         SELECT m.tenant_id, m.id, m.channel, m.campaign_id, m.phase, m.attempt_no, m.status, m.status_conflict,
-               m.step, m.retried_by IS NOT NULL AS "is_replaced!"
+               m.step, m.retried_by IS NOT NULL AS "is_replaced!",
+               ARRAY(SELECT a.id FROM send_attempts a WHERE a.tenant_id = m.tenant_id AND a.message_id = m.id) AS "attempts!"
         FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ORDER BY m.tenant_id, m.id
@@ -66,6 +69,7 @@ pub async fn lock_heard(tx: &mut SystemTx, keys: &[MessageKey]) -> StoreResult<V
                 campaign_id: row.campaign_id.map(CampaignId),
                 phase: row.phase.try_into()?,
                 attempt_no: row.attempt_no,
+                attempts: row.attempts.into_iter().map(AttemptId).collect(),
                 status,
                 has_conflict: row.status_conflict,
                 step: row.step,

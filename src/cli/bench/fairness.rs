@@ -165,25 +165,29 @@ async fn shares(stage: &Stage, scale: &Scale) -> anyhow::Result<Figure> {
     }
     let workers = start_senders(&stage.setting, scale.workers).await?;
     tokio::time::sleep(WARM_UP).await;
-    let sent = sent_in_a_run(db, &tenants).await?;
+    let sent = rates_of_a_run(db, &tenants).await?;
     stop_all(workers).await?;
     Ok(Figure::new(
         "weight 3 beside weight 1, messages of one for each of the other",
-        vec![sent[0] as f64 / sent[1] as f64],
+        vec![sent[0] / sent[1]],
         None,
     ))
 }
 
-/// Messages that each tenant sent within a run.
-pub(super) async fn sent_in_a_run(db: &Db, tenants: &[TenantId]) -> anyhow::Result<Vec<i64>> {
+/// Messages that each tenant sent in a second of a run.
+pub(super) async fn rates_of_a_run(db: &Db, tenants: &[TenantId]) -> anyhow::Result<Vec<f64>> {
+    // Counting takes a while; it says what was there when it started.
     let count = async || {
         let mut tx = db.system().begin().await?;
-        count_taken(&mut tx, tenants).await
+        let since = Instant::now();
+        StoreResult::Ok((count_taken(&mut tx, tenants).await?, since))
     };
-    let before = count().await?;
+    let (before, since) = count().await?;
     tokio::time::sleep(RUN).await;
-    let after = count().await?;
-    Ok(before.iter().zip(after).map(|(b, a)| a - b).collect())
+    let (after, until) = count().await?;
+    let secs = until.duration_since(since).as_secs_f64();
+    let sent = before.iter().zip(after).map(|(b, a)| a - b);
+    Ok(sent.map(|messages| messages as f64 / secs).collect())
 }
 
 /// The same sends let out by turns and paces, and in plain order by this process, in alternating runs.
@@ -241,8 +245,8 @@ async fn run(
         backlog(stage, *tenant_id, share, "Peer").await?;
     }
     tokio::time::sleep(WARM_UP).await;
-    let sent = sent_in_a_run(&stage.installation.db, everybody).await?;
-    Ok(sent.iter().sum::<i64>() as f64 / RUN.as_secs_f64())
+    let sent = rates_of_a_run(&stage.installation.db, everybody).await?;
+    Ok(sent.iter().sum())
 }
 
 /// Leads the release until `stop`, and lets messages out as they lie.
@@ -252,7 +256,7 @@ async fn release_in_order(db: Db, window: i64, stop: CancellationToken) -> Store
     tx.commit().await?;
     while !stop.is_cancelled() {
         let mut tx = db.batch().begin().await?;
-        release::renew_term(&mut tx, epoch, Duration::from_secs(5)).await?;
+        release::renew_term(&mut tx, epoch, Duration::from_secs(5), 0).await?;
         let picked = pick_in_order(&mut tx, window).await?;
         let jobs: Vec<NewJob> = picked
             .iter()

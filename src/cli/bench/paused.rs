@@ -2,7 +2,7 @@
 //! weight that has no such campaign.
 
 use super::Scale;
-use super::fairness::{WARM_UP, sent_in_a_run};
+use super::fairness::{WARM_UP, rates_of_a_run};
 use super::fill::{backlog, waiting_campaign};
 use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
@@ -28,14 +28,14 @@ pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
     stage.tidy().await?;
     let workers = start_senders(&stage.setting, scale.workers).await?;
     tokio::time::sleep(WARM_UP).await;
-    let sent = sent_in_a_run(db, &[burdened, free]).await?;
+    let sent = rates_of_a_run(db, &[burdened, free]).await?;
     stop_all(workers).await?;
     Ok(vec![Figure::new(
         format!(
             "sends of a tenant with {} paused beside one without",
             scale.contacts
         ),
-        vec![sent[0] as f64 / sent[1] as f64],
+        vec![sent[0] / sent[1]],
         Some(Bar::AtLeast(0.95)),
     )])
 }

@@ -3,28 +3,31 @@
 //! What says something of an attempt we know is merged in that very commit, and nobody writes its row again. The rest waits
 //! for the fold, and so does everything while more comes than can be merged at once: a full batch is stored only.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Named, StatusReport, merge};
+use super::{Named, StatusReport, lock, merge_locked};
 use crate::clock::Clock;
 use crate::delivery::batch::{BatchSpec, Batcher};
 use crate::delivery::begin::retry_deadlocks;
 use crate::domain::channel::Channel;
+use crate::domain::ids::MessageKey;
 use crate::domain::orders::FoldProviderEvents;
 use crate::domain::status::Status;
 use crate::jobs::queue::enqueue;
-use crate::store::provider_events::{NewEvent, insert_events, list_channels};
+use crate::store::provider_events::{NewEvent, insert_events};
+use crate::store::statuses::Heard;
 use crate::store::{Db, StoreResult};
 use crate::telemetry;
 
 /// As `begin`: 64 events a commit. The provider waits for each answer and has only so many requests open, so that a wait
-/// here slows all that it has to tell; two batches at once are larger than four, and a batch costs more than its events.
+/// here slows all that it has to tell: what comes while a batch is written makes the next one large enough.
 const BATCH: BatchSpec = BatchSpec {
     items_max: 64,
-    linger: Duration::from_millis(3),
-    parallel: 2,
+    linger: Duration::from_millis(1),
+    parallel: 4,
 };
 /// A fold that was ordered takes what comes meanwhile; the schedule orders one a second besides.
 const HINT_EVERY: Duration = Duration::from_millis(100);
@@ -84,20 +87,27 @@ async fn take_in(db: &Db, events: &[NewEvent]) -> StoreResult<usize> {
 
 async fn store_merged(db: &Db, events: &[NewEvent]) -> StoreResult<usize> {
     let mut tx = db.batch().begin().await?;
-    let channels = list_channels(&mut tx, events).await?;
-    let heard: Vec<Option<StatusReport>> = events
-        .iter()
-        .zip(channels)
-        .map(|(event, channel)| report(event, channel?))
-        .collect();
-    let is_folded: Vec<bool> = heard.iter().map(Option::is_some).collect();
+    let heard = lock(&mut tx, events.iter().map(|event| event.key)).await?;
+    let reports = reports(events, &heard);
+    let is_folded: Vec<bool> = reports.iter().map(Option::is_some).collect();
     insert_events(&mut tx, events, &is_folded).await?;
-    let reports: Vec<StatusReport> = heard.into_iter().flatten().collect();
-    merge(&mut tx, &reports).await?;
+    let reports: Vec<StatusReport> = reports.into_iter().flatten().collect();
+    merge_locked(&mut tx, heard, &reports).await?;
     tx.commit().await?;
     metrics::counter!(telemetry::EVENTS_FOLDED_TOTAL, "state" => "heard")
         .increment(reports.len() as u64);
     Ok(events.len() - reports.len())
+}
+
+/// What each event says; none of an attempt that we do not know of.
+fn reports(events: &[NewEvent], heard: &[Heard]) -> Vec<Option<StatusReport>> {
+    let known: HashMap<MessageKey, &Heard> = heard.iter().map(|one| (one.key, one)).collect();
+    let report = |event: &NewEvent| {
+        let heard = known.get(&event.key)?;
+        let is_known = heard.attempts.contains(&event.attempt_id);
+        is_known.then(|| report(event, heard.channel))?
+    };
+    events.iter().map(report).collect()
 }
 
 /// What an event says; none when its word is none that we know, which the fold tells.

@@ -62,8 +62,7 @@ async fn drain_one_by_sql(claim: PgPool, complete: PgPool) -> Result<(), sqlx::E
             )
             UPDATE jobs j
             SET state = 1, attempt = j.attempt + 1, lease = 1, lease_until = app_now() + interval '30 s'
-            FROM picked
-            WHERE j.id = picked.id
+            WHERE j.id = ANY (ARRAY(SELECT id FROM picked))
             RETURNING j.id, j.kind, j.attempt, j.payload
             "#,
             QUEUE,

@@ -199,8 +199,11 @@ async fn delete(pool: &PgPool, done: &[&Ticket]) -> Result<Vec<i64>, sqlx::Error
     query_scalar!(
         r#"
         DELETE FROM jobs j
-        USING unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
-        WHERE j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
+        -- Not a join, see `fence`.
+        WHERE j.id = ANY ($1) AND ((j.id, j.attempt, j.lease) IN (
+        SELECT u.id, u.attempt, u.lease
+        FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
+        )) IS TRUE
         RETURNING j.id
         "#,
         &fences.ids,
@@ -243,28 +246,31 @@ async fn reschedule(
     query_as!(
         Rescheduled,
         r#"
-        WITH locked AS (
-            SELECT j.id, u.delay_secs, u.error, u.attempts_back, u.granted, u.starts
-            FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::float8[], $5::text[], $6::smallint[],
-                        $7::smallint[], $8::smallint[])
-                AS u (id, attempt, lease, delay_secs, error, attempts_back, granted, starts)
-            JOIN jobs j ON j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
+        WITH locked AS MATERIALIZED (
+            SELECT j.id
+            FROM jobs j
+            -- Not a join, see `fence`.
+            WHERE j.id = ANY ($1) AND ((j.id, j.attempt, j.lease) IN (
+                SELECT u.id, u.attempt, u.lease
+                FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
+            )) IS TRUE
             -- One order for every writer of many rows, so that two of them never deadlock.
             ORDER BY j.id
-            FOR UPDATE OF j
+            FOR UPDATE
         )
         UPDATE jobs j
         -- A new id: it names one readiness, and the ids of what is ready only grow.
         SET id = DEFAULT,
-            state = CASE WHEN locked.delay_secs > 0 THEN 2 ELSE 0 END,
-            run_at = (SELECT app_now()) + make_interval(secs => locked.delay_secs),
-            attempt = j.attempt - locked.attempts_back, max_attempts = j.max_attempts + locked.granted,
-            starts = locked.starts,
+            state = CASE WHEN u.delay_secs > 0 THEN 2 ELSE 0 END,
+            run_at = (SELECT app_now()) + make_interval(secs => u.delay_secs),
+            attempt = j.attempt - u.attempts_back, max_attempts = j.max_attempts + u.granted,
+            starts = u.starts,
             lease = NULL, lease_until = NULL,
-            last_error = coalesce(locked.error, j.last_error)
-        FROM locked
-        WHERE j.id = locked.id
-        RETURNING locked.id AS "old_id!", j.id, j.queue, j.state
+            last_error = coalesce(u.error, j.last_error)
+        FROM unnest($1::bigint[], $4::float8[], $5::text[], $6::smallint[], $7::smallint[], $8::smallint[])
+             AS u (id, delay_secs, error, attempts_back, granted, starts)
+        WHERE j.id = u.id AND j.id = ANY (ARRAY(SELECT id FROM locked))
+        RETURNING u.id AS "old_id!", j.id, j.queue, j.state
         "#,
         &fences.ids,
         &fences.attempts,
@@ -288,20 +294,23 @@ async fn bury(
     let errors: Vec<Option<String>> = dead.iter().map(|(.., error)| error.map(plain)).collect();
     query_scalar!(
         r#"
-        WITH locked AS (
-            SELECT j.id, u.reason, u.error
-            FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[], $5::text[])
-                AS u (id, attempt, lease, reason, error)
-            JOIN jobs j ON j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
+        WITH locked AS MATERIALIZED (
+            SELECT j.id
+            FROM jobs j
+            -- Not a join, see `fence`.
+            WHERE j.id = ANY ($1) AND ((j.id, j.attempt, j.lease) IN (
+                SELECT u.id, u.attempt, u.lease
+                FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
+            )) IS TRUE
             -- One order for every writer of many rows, so that two of them never deadlock.
             ORDER BY j.id
-            FOR UPDATE OF j
+            FOR UPDATE
         ),
         gone AS (
             DELETE FROM jobs j
-            USING locked
-            WHERE j.id = locked.id
-            RETURNING j.*, locked.reason, locked.error
+            USING unnest($1::bigint[], $4::text[], $5::text[]) AS u (id, reason, error)
+            WHERE j.id = u.id AND j.id = ANY (ARRAY(SELECT id FROM locked))
+            RETURNING j.*, u.reason, u.error
         )
         INSERT INTO dead_jobs
             (id, queue, kind, lane, priority, unique_key, payload, attempt, starts, reason, last_error, created_at, died_at)

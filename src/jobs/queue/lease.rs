@@ -83,18 +83,21 @@ async fn renew(
     let fences = FenceColumns::of(tickets.iter().map(|ticket| &ticket.fence));
     query_scalar!(
         r#"
-        WITH locked AS (
+        WITH locked AS MATERIALIZED (
             SELECT j.id
-            FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
-            JOIN jobs j ON j.id = u.id AND j.attempt = u.attempt AND j.lease = u.lease
+            FROM jobs j
+            -- Not a join, see `fence`.
+            WHERE j.id = ANY ($1) AND ((j.id, j.attempt, j.lease) IN (
+                SELECT u.id, u.attempt, u.lease
+                FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS u (id, attempt, lease)
+            )) IS TRUE
             -- One order for every writer of many rows, so that two of them never deadlock.
             ORDER BY j.id
-            FOR UPDATE OF j
+            FOR UPDATE
         )
         UPDATE jobs j
         SET lease_until = (SELECT app_now() + make_interval(secs => $4))
-        FROM locked
-        WHERE j.id = locked.id
+        WHERE j.id = ANY (ARRAY(SELECT id FROM locked))
         RETURNING j.id
         "#,
         &fences.ids,

@@ -203,14 +203,13 @@ async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error>
                     WHEN j.starts >= 3 THEN $5 * power(2, least(j.starts - 3, 3)) / 4
                     ELSE 0
                 END)
-            FROM expired
-            WHERE j.id = expired.id AND expired.reason IS NULL
+            WHERE j.id = ANY (ARRAY(SELECT id FROM expired WHERE reason IS NULL))
             RETURNING j.queue, j.id, j.state
         ),
         gone AS (
             DELETE FROM jobs j
             USING expired
-            WHERE j.id = expired.id AND expired.reason IS NOT NULL
+            WHERE j.id = expired.id AND j.id = ANY (ARRAY(SELECT id FROM expired WHERE reason IS NOT NULL))
             RETURNING j.*, expired.reason
         ),
         buried AS (

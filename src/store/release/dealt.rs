@@ -11,24 +11,39 @@ use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::rate::bucket::Bucket;
 use crate::store::{StoreResult, SystemTx};
 
+/// A lane and the name of a bucket it draws on.
+pub type Draw = (TenantId, LaneId, String);
+
 /// What became of lanes, turns and buckets.
 #[derive(Debug, Default)]
 pub struct Dealt {
     /// Lanes that were looked at, each with when to look at it next.
     pub lanes: Vec<(TenantId, LaneId, DateTime<Utc>)>,
-    /// Tenants that had their turn, each with what it owes.
+    /// Tenants that had their turn, each with what it owes, below 0 what is owed to it.
     pub turns: Vec<(TenantId, Class, i64)>,
     /// Buckets that were drawn on, or whose rate is another one now.
     pub buckets: Vec<Bucket>,
+    /// Which lane draws on which bucket, as far as that was not noted yet.
+    pub draws: Vec<Draw>,
 }
 
-/// Puts lanes that were looked at behind the others, and so their tenants, and keeps what was drawn and by which rate.
+impl Dealt {
+    fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+            && self.turns.is_empty()
+            && self.buckets.is_empty()
+            && self.draws.is_empty()
+    }
+}
+
+/// Puts lanes that were looked at behind the others, and so their tenants, and keeps what was drawn and by which rate; notes
+/// who draws on which bucket, so that people can be shown what limits them.
 ///
 /// A lane that has nothing queued any more is switched off. The look is a statement after the pick, so that a message
 /// skipped because somebody held its lock keeps its lane on, and `head` never passes one that is still queued. A tenant
 /// without an active lane leaves the ring, one whose lanes all have to wait comes again when the first of them may go.
 pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) -> StoreResult<()> {
-    if dealt.lanes.is_empty() && dealt.turns.is_empty() && dealt.buckets.is_empty() {
+    if dealt.is_empty() {
         return Ok(());
     }
     let lane_tenants: Vec<Uuid> = dealt.lanes.iter().map(|(id, ..)| id.0).collect();
@@ -42,6 +57,9 @@ pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) ->
         .map(|(.., debt)| deficit(*debt))
         .collect();
     let drawn = Drawn::of(&dealt.buckets);
+    let draw_tenants: Vec<Uuid> = dealt.draws.iter().map(|(id, ..)| id.0).collect();
+    let draw_lanes: Vec<i64> = dealt.draws.iter().map(|(_, id, _)| id.0).collect();
+    let draw_names: Vec<&str> = dealt.draws.iter().map(|(.., name)| &**name).collect();
     query!(
         r#"
         WITH drawn AS (
@@ -52,6 +70,12 @@ pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) ->
                         $15::timestamptz[])
                  AS u (name, rate, burst, tat, cap, used, resets_at)
             WHERE b.name = u.name
+        ), noted AS (
+            INSERT INTO lane_buckets (tenant_id, lane_id, bucket_id)
+            SELECT u.tenant_id, u.lane_id, b.id
+            FROM unnest($16::uuid[], $17::bigint[], $18::text[]) AS u (tenant_id, lane_id, name)
+            JOIN buckets b ON b.name = u.name
+            ON CONFLICT DO NOTHING
         ), served AS (
             UPDATE lanes l
             SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = u.next_at, last_served_at = $2
@@ -68,7 +92,9 @@ pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) ->
             RETURNING l.tenant_id, l.id, l.class, l.active, l.next_at
         )
         UPDATE tenant_turns t
-        SET next_at = GREATEST($2, n.next_at), last_served_at = $2, active = n.next_at IS NOT NULL, deficit = u.deficit,
+        -- Who is owed the rest of a visit keeps its place before those who had theirs.
+        SET next_at = CASE WHEN u.deficit > 0 AND n.next_at <= $2 THEN t.next_at ELSE GREATEST($2, n.next_at) END,
+            last_served_at = $2, active = n.next_at IS NOT NULL, deficit = u.deficit,
             ring = CASE t.class WHEN 'txn' THEN 0 ELSE 2 END
         FROM unnest($6::uuid[], $7::text[], $8::int[]) AS u (tenant_id, class, deficit)
         CROSS JOIN LATERAL (
@@ -102,13 +128,16 @@ pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) ->
         &drawn.caps as &[Option<i64>],
         &drawn.used as &[Option<i64>],
         &drawn.resets as &[Option<DateTime<Utc>>],
+        &draw_tenants,
+        &draw_lanes,
+        &draw_names as &[&str],
     )
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
-/// As it is stored: below zero for who owes.
+/// As it is stored: below zero for who owes, above for who is owed.
 fn deficit(debt: i64) -> i32 {
     i32::try_from(-debt).unwrap_or(i32::MIN)
 }

@@ -19,11 +19,16 @@ pub struct DueLane {
     pub class: Class,
     /// The tenant's share.
     pub weight: i16,
-    /// What the tenant overdrew in earlier turns.
+    /// Who goes first: 0 for single messages, 1 for who had nothing for a while, [`LAST_RING`] for all others.
+    pub ring: i16,
+    /// What the tenant overdrew in earlier turns; below 0 what they kept from it.
     pub debt: i32,
     /// One of its active lanes; none when none is due.
     pub lane: Option<LaneRow>,
 }
+
+/// The ring of those who always have something to send.
+pub const LAST_RING: i16 = 2;
 
 /// A lane that is due.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +74,7 @@ pub async fn list_due_lanes(
              ORDER BY t.next_at
              LIMIT $3)
         )
-        SELECT d.tenant_id AS "tenant_id!", d.class AS "class!", d.weight AS "weight!", d.deficit AS "deficit!",
+        SELECT d.tenant_id AS "tenant_id!", d.class AS "class!", d.weight AS "weight!", d.deficit AS "deficit!", d.ring AS "ring!",
                l.id AS "lane_id?", l.quantum AS "quantum?", l.campaign_id,
                (n.status = 'active' AND s.status <> 'released' AND (c.id IS NULL OR c.status = 'sending')) AS "may_go?",
                s.status = 'released' AS "is_retired?",
@@ -136,6 +141,7 @@ pub async fn list_due_lanes(
                 tenant_id,
                 class: row.class.parse()?,
                 weight: row.weight,
+                ring: row.ring,
                 debt: -row.deficit,
                 lane,
             })

@@ -65,6 +65,8 @@ async fn a_leader_that_slept_through_its_term_writes_nothing_more() {
         take_term(&mut tx, Incarnation(2), term).await.unwrap(),
         None
     );
+    let again = take_term(&mut tx, Incarnation(1), term).await.unwrap();
+    assert_eq!(again, Some(first + 1), "its own term keeps nobody back");
     tx.commit().await.unwrap();
 
     world.db.advance(term + Duration::from_secs(1)).await;
@@ -73,9 +75,14 @@ async fn a_leader_that_slept_through_its_term_writes_nothing_more() {
         .await
         .unwrap()
         .unwrap();
-    assert!(second > first);
-    assert!(renew_term(&mut tx, first, term).await.unwrap().is_none());
-    assert!(renew_term(&mut tx, second, term).await.unwrap().is_some());
+    assert!(second > first + 1);
+    assert!(renew_term(&mut tx, first, term, 0).await.unwrap().is_none());
+    assert!(
+        renew_term(&mut tx, second, term, 0)
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[tokio::test]

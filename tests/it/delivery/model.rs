@@ -61,7 +61,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         3 => Just(Event::Take),
         2 => Just(Event::Crash),
         4 => (20_u64..700).prop_map(|secs| Event::Look { secs }),
-        2 => prop::sample::select(vec!["queued", "sent", "undelivered", "delivered"])
+        6 => prop::sample::select(vec!["queued", "sent", "undelivered", "delivered"])
             .prop_map(|word| Event::Report { word }),
         3 => (
             prop::sample::select(vec![Said::Yes, Said::Never, Said::Later, Said::NoByte, Said::Nothing]),

@@ -1,0 +1,277 @@
+//! One tick's facts, and what became of them.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::channel::{Class, Provider};
+use crate::domain::ids::{LaneId, TenantId};
+use crate::domain::orders::SendMessage;
+use crate::domain::rate::Rule;
+use crate::domain::rate::bucket::Bucket;
+use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
+use crate::jobs::queue::Payload;
+use crate::store::release::UnderWay;
+use crate::store::release::dealt::{Dealt, Draw, save_dealt};
+use crate::store::release::due::{DueLane, LaneRow};
+use crate::store::release::pick::{Hint, LetOut, pick};
+use crate::store::{StoreResult, SystemTx, buckets};
+
+/// How often one tick deals: what tenants with little waiting leave over goes to the others.
+const PASSES_MAX: usize = 4;
+/// When a halted lane is looked at again, since a halt may be lifted.
+const HALTED_RETRY: TimeDelta = TimeDelta::seconds(1);
+
+/// The job that looks at a message which was let out.
+const HINT: Hint<'static> = Hint {
+    queue: SendMessage::QUEUE,
+    kind: SendMessage::KIND,
+    priority: 0,
+    max_attempts: SendMessage::MAX_ATTEMPTS,
+};
+
+#[derive(Debug)]
+pub(super) struct Round {
+    now: DateTime<Utc>,
+    turns: Vec<Turn>,
+    classes: Vec<Class>,
+    buckets: Vec<Bucket>,
+    /// Buckets that were drawn on, or whose rate is another one now.
+    has_changed: Vec<bool>,
+    /// Lanes that were looked at, and when they come again.
+    served: BTreeMap<(TenantId, LaneId), DateTime<Utc>>,
+    /// Turns of which a lane was let out.
+    is_served: Vec<bool>,
+}
+
+impl Round {
+    pub(super) async fn gather(
+        tx: &mut SystemTx,
+        now: DateTime<Utc>,
+        due: &[DueLane],
+        slots: i64,
+        mut under_way: UnderWay,
+    ) -> StoreResult<Self> {
+        let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
+        for (_, lane) in super::lanes(due).filter(|(_, lane)| lane.may_go) {
+            rules.extend(
+                lane.pace
+                    .rules()
+                    .into_iter()
+                    .map(|rule| (rule.name.clone(), rule)),
+            );
+        }
+        let places: BTreeMap<String, usize> = rules
+            .keys()
+            .cloned()
+            .enumerate()
+            .map(|(at, name)| (name, at))
+            .collect();
+        let mut loaded = buckets::load_buckets(tx, rules.into_values().collect(), now).await?;
+        for (_, lane) in super::lanes(due).filter(|(_, lane)| lane.may_go) {
+            if lane.pace.provider != Provider::Demo {
+                let account_ref = lane.pace.account_ref.clone();
+                under_way.calls.entry(account_ref).or_default();
+            }
+        }
+        let share = share_of_slots(slots, under_way.calls.len());
+        for bucket in loaded.iter_mut().map(|loaded| &mut loaded.bucket) {
+            bucket.count_calls(&under_way.calls, share);
+        }
+        let mut round = Self {
+            now,
+            turns: Vec::new(),
+            classes: Vec::new(),
+            has_changed: loaded.iter().map(|loaded| loaded.has_changed).collect(),
+            buckets: loaded.into_iter().map(|loaded| loaded.bucket).collect(),
+            served: BTreeMap::new(),
+            is_served: Vec::new(),
+        };
+        for row in due {
+            round.seat(row, &places, &under_way.released);
+        }
+        Ok(round)
+    }
+
+    /// Gives a row its place: a turn, and a lane of it unless it has to wait.
+    fn seat(
+        &mut self,
+        row: &DueLane,
+        places: &BTreeMap<String, usize>,
+        released: &BTreeMap<LaneId, i64>,
+    ) {
+        let is_same = self
+            .turns
+            .last()
+            .is_some_and(|turn| turn.tenant_id == row.tenant_id)
+            && self.classes.last() == Some(&row.class);
+        if !is_same {
+            self.turns.push(Turn {
+                tenant_id: row.tenant_id,
+                weight: row.weight.into(),
+                quantum: row.lane.as_ref().map_or(1, |lane| lane.quantum.into()),
+                debt: row.debt.into(),
+                lanes: Vec::new(),
+            });
+            self.classes.push(row.class);
+            self.is_served.push(false);
+        }
+        let at = self.turns.len() - 1;
+        let Some(lane) = row.lane.as_ref().filter(|lane| lane.may_go) else {
+            return;
+        };
+        let rules = lane.pace.rules();
+        let own: Vec<usize> = rules.iter().map(|rule| places[&rule.name]).collect();
+        let wait = self.wait(lane, &own, released);
+        if let Some(until) = wait {
+            self.served.insert((row.tenant_id, lane.id), until);
+        } else {
+            self.turns[at].lanes.push(Lane {
+                id: lane.id,
+                buckets: own,
+            });
+        }
+    }
+
+    /// Until when a lane has to wait, if it has to.
+    fn wait(
+        &self,
+        lane: &LaneRow,
+        own: &[usize],
+        released: &BTreeMap<LaneId, i64>,
+    ) -> Option<DateTime<Utc>> {
+        let standing = Standing {
+            stopped: None,
+            halted_until: lane.halted_until,
+            quantum: lane.quantum.into(),
+            released: released.get(&lane.id).copied().unwrap_or(0),
+        };
+        let buckets: Vec<&Bucket> = own.iter().map(|at| &self.buckets[*at]).collect();
+        let hold = standing.hold(&buckets, self.now)?;
+        match (hold.reason, hold.until) {
+            (HoldReason::SenderHalted, Some(until)) => Some(until.min(self.now + HALTED_RETRY)),
+            (_, until) => until,
+        }
+    }
+
+    /// When the buckets let something out again, if they do not now.
+    fn ready_at(&self, own: &[usize]) -> Option<DateTime<Utc>> {
+        let empty = own
+            .iter()
+            .map(|at| &self.buckets[*at])
+            .filter(|bucket| bucket.left(self.now) == 0);
+        empty.map(|bucket| bucket.ready_at(self.now)).max()
+    }
+
+    /// Calls of each account that are let out or under way now.
+    pub(super) fn let_out(&self) -> Vec<(String, i64)> {
+        let accounts = self.buckets.iter().filter_map(|bucket| {
+            let account_ref = bucket.rule.account_ref()?.to_owned();
+            Some((account_ref, bucket.calls?.under_way))
+        });
+        accounts.filter(|(_, calls)| *calls > 0).collect()
+    }
+
+    /// What one visit to each turn grants.
+    pub(super) fn visits(&self) -> i64 {
+        self.turns.iter().map(Turn::visit).sum()
+    }
+
+    pub(super) fn draws(&self) -> Vec<Draw> {
+        let lanes = self
+            .turns
+            .iter()
+            .flat_map(|turn| turn.lanes.iter().map(|lane| (turn.tenant_id, lane)));
+        lanes
+            .flat_map(|(tenant_id, lane)| {
+                let own = lane.buckets.iter();
+                own.map(move |at| (tenant_id, lane.id, self.buckets[*at].rule.name.clone()))
+            })
+            .collect()
+    }
+
+    /// Plans and picks until the budget is spent or nothing is left.
+    pub(super) async fn deal(&mut self, tx: &mut SystemTx, mut budget: i64) -> StoreResult<i64> {
+        let mut let_out = 0;
+        for _ in 0..PASSES_MAX {
+            let planned = plan(self.now, &self.turns, &self.buckets, budget);
+            if planned.grants.is_empty() {
+                break;
+            }
+            let picked = pick(tx, &planned.grants, HINT).await?;
+            for (turn, debt) in self.turns.iter_mut().zip(planned.debts) {
+                turn.debt = debt;
+            }
+            let by_lane: BTreeMap<LaneId, LetOut> =
+                picked.into_iter().map(|one| (one.lane_id, one)).collect();
+            for grant in &planned.grants {
+                let picked = by_lane.get(&grant.lane_id);
+                let spent = picked.map_or((0, 0), |one| (one.cost, one.messages));
+                self.settle((grant.tenant_id, grant.lane_id), grant.cost, spent);
+            }
+            let messages: i64 = by_lane.values().map(|one| one.messages).sum();
+            let_out += messages;
+            budget -= messages;
+            if budget <= 0 {
+                break;
+            }
+        }
+        Ok(let_out)
+    }
+
+    /// Charges what a lane let out, and takes it out of the round when it has nothing left.
+    fn settle(&mut self, key: (TenantId, LaneId), granted: i64, (cost, messages): (i64, i64)) {
+        let found = self.turns.iter().enumerate().find_map(|(at, turn)| {
+            let lane = turn.lanes.iter().position(|lane| lane.id == key.1);
+            lane.filter(|_| turn.tenant_id == key.0)
+                .map(|lane| (at, lane))
+        });
+        let Some((at, lane)) = found else { return };
+        let own = self.turns[at].lanes[lane].buckets.clone();
+        if cost > 0 {
+            for bucket in &own {
+                self.buckets[*bucket].charge(cost, messages, self.now);
+                self.has_changed[*bucket] = true;
+            }
+        }
+        let turn = &mut self.turns[at];
+        turn.debt += (cost - granted).max(0);
+        if cost < granted {
+            turn.lanes.remove(lane);
+        }
+        if turn.lanes.is_empty() {
+            turn.debt = turn.debt.max(0);
+        }
+        self.is_served[at] = true;
+        let next_at = self.ready_at(&own).unwrap_or(self.now);
+        self.served.insert(key, next_at);
+    }
+
+    pub(super) async fn save(self, tx: &mut SystemTx, draws: Vec<Draw>) -> StoreResult<()> {
+        let dealt = Dealt {
+            lanes: self
+                .served
+                .into_iter()
+                .map(|((tenant_id, lane_id), next_at)| (tenant_id, lane_id, next_at))
+                .collect(),
+            turns: self
+                .turns
+                .iter()
+                .zip(self.classes)
+                .zip(self.is_served)
+                // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of
+                // them. Whom the budget did not reach keeps its place.
+                .filter(|((turn, _), is_served)| *is_served || turn.lanes.is_empty())
+                .map(|((turn, class), _)| (turn.tenant_id, class, turn.debt))
+                .collect(),
+            buckets: self
+                .buckets
+                .into_iter()
+                .zip(self.has_changed)
+                .filter_map(|(bucket, has_changed)| has_changed.then_some(bucket))
+                .collect(),
+            draws,
+        };
+        save_dealt(tx, self.now, &dealt).await
+    }
+}
