@@ -187,11 +187,11 @@ pub async fn close_attempts(
                       live_call_name(a.account_ref, a.dest_mac, a.content_mac) AS call_name
         ), over AS (
             DELETE FROM live_calls v
-            -- Not joins: whatever the statistics say of a table that is empty now and then, an array is looked up in the index.
-            WHERE v.name = ANY (ARRAY(SELECT c.call_name FROM closed c WHERE c.state <> 2))
-              AND ((v.tenant_id, v.message_id, v.attempt_no) IN (
-                  SELECT c.tenant_id, c.message_id, c.attempt_no FROM closed c WHERE c.state <> 2
-              )) IS TRUE
+            USING closed c
+            WHERE v.name = c.call_name AND c.state <> 2
+              AND v.tenant_id = c.tenant_id AND v.message_id = c.message_id AND v.attempt_no = c.attempt_no
+              -- Whatever the statistics say of a table that is empty now and then, an array is looked up in the index.
+              AND v.name = ANY (ARRAY(SELECT call_name FROM closed))
         )
         SELECT tenant_id, message_id, attempt_no
         FROM closed
