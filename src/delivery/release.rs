@@ -146,8 +146,9 @@ impl Leader {
             };
             tracing::info!(epoch, "leading the release");
             let renewed_at = Clock::boottime();
-            // Another leader may have let something out.
+            // Another leader may have let something out, and workers may have come and gone.
             self.low = LowWater::default();
+            self.swept_at = None;
             self.term = Some(Term {
                 epoch,
                 window: WINDOW_MIN,
