@@ -23,7 +23,6 @@ use serde_json::json;
 
 use self::figures::print_figures;
 use self::stage::{Server, Stage};
-use super::output::print;
 use crate::config::Config;
 use crate::dev::bench_queue::{self, snapshot};
 use crate::dev::figures::Figure;
@@ -88,8 +87,10 @@ enum Measure {
     Snapshot,
     /// Sends over HTTP to the stand-in for Twilio, without callbacks and with two for each.
     Twilio,
-    /// Small tenants beside one with a long backlog, and what turns and paces cost.
+    /// Small tenants beside one with a long backlog, shares by weight, and what turns and paces cost.
     Fairness,
+    /// The first part of `fairness` alone.
+    Small,
     /// Three workers at the rate of one sender, and of an account that two tenants share; takes two minutes.
     Pacing,
     /// A hundred pauses of a campaign that is going out.
@@ -106,19 +107,25 @@ impl Bench {
     pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
         let server = Server::start(config).await?;
         let mut measured = serde_json::Map::new();
-        let mut texts = Vec::new();
         for measure in &self.measures {
             let word = measure.to_possible_value();
             let name = word.as_ref().map_or("", |word| word.get_name());
             let stage = Stage::open(&server, name).await?;
             let figures = self.measure(*measure, &stage).await?;
-            texts.push(print_figures(&figures));
+            if !json {
+                println!("{}\n", print_figures(&figures));
+            }
             measured.insert(name.into(), json!(figures));
             stage.close().await;
         }
         server.stop().await?;
-        let value = json!({ "contacts": self.scale.contacts, "measures": measured });
-        print(json, &value, || texts.join("\n\n"))
+        if json {
+            println!(
+                "{}",
+                json!({ "contacts": self.scale.contacts, "measures": measured })
+            );
+        }
+        Ok(())
     }
 
     async fn measure(&self, measure: Measure, stage: &Stage) -> anyhow::Result<Vec<Figure>> {
@@ -130,6 +137,7 @@ impl Bench {
             Measure::Snapshot => Ok(snapshot::run(db, &scale.snapshot()).await?),
             Measure::Twilio => twilio::measure(stage, scale).await,
             Measure::Fairness => fairness::measure(stage, scale).await,
+            Measure::Small => fairness::small_beside_large(stage, scale).await,
             Measure::Pacing => pacing::measure(stage).await,
             Measure::Pause => pause::measure(stage, scale).await,
             Measure::Paused => paused::measure(stage, scale).await,

@@ -20,6 +20,8 @@ use crate::store::{StoreResult, SystemTx};
 const TURNS_MAX: i64 = 48;
 /// Tenants of the last ring that come in one tick, however many go before.
 const BULK_TURNS_MAX: i64 = 16;
+/// What the tick after one of those who go ahead lets out at most, in cost: the next of them wait for its end.
+const PORTION_MAX: i64 = 256;
 /// Lanes of one tenant that are looked at in one tick.
 const LANES_MAX: i64 = 64;
 /// Messages of retired senders that one tick drops.
@@ -41,8 +43,19 @@ pub(super) struct Room {
 pub(super) struct Done {
     /// Messages let out.
     pub(super) messages: i64,
-    /// Whether others wait for the next tick, since some went ahead.
+    /// Whether others wait for the next tick, since some went ahead or the tick was kept short.
     pub(super) has_more: bool,
+}
+
+/// What one tick lets out at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Most {
+    /// One visit of each turn.
+    OneVisit,
+    /// [`PORTION_MAX`].
+    Portion,
+    /// All there is room for.
+    Room,
 }
 
 /// What the leader remembers from tick to tick; forgetting it costs a few writes.
@@ -69,7 +82,7 @@ impl Dealer {
             return Ok(Done::default());
         }
         let mut due = list_due_lanes(tx, now, (TURNS_MAX, BULK_TURNS_MAX), LANES_MAX).await?;
-        let has_more = self.split_off(&mut due);
+        let most = self.split_off(&mut due);
         let mut off: Vec<(TenantId, LaneId)> = lanes(&due)
             .filter(|(_, lane)| !lane.may_go)
             .map(|(tenant_id, lane)| (tenant_id, lane.id))
@@ -87,27 +100,32 @@ impl Dealer {
         }
         let mut round = Round::gather(tx, now, &due, room.slots, under_way).await?;
         let draws = self.note_draws(&round);
-        let budget = if has_more {
-            room.budget.min(round.visits())
-        } else {
-            room.budget
+        let most = match most {
+            Most::OneVisit => round.visits(),
+            Most::Portion => PORTION_MAX,
+            Most::Room => room.budget,
         };
-        let messages = round.deal(tx, budget).await?;
+        let messages = round.deal(tx, room.budget.min(most)).await?;
         self.let_out.extend(round.let_out());
         round.save(tx, draws).await?;
+        let has_more = self.went_ahead || (messages > 0 && room.budget > most);
         Ok(Done { messages, has_more })
     }
 
     /// Leaves only those who go ahead of the others, if both are due: most of a tick is spent on those who always have
-    /// something to send, and who rarely has should not wait for that. Every other tick is everybody's.
-    fn split_off(&mut self, due: &mut Vec<DueLane>) -> bool {
+    /// something to send, and who rarely has should not wait for that. Every other tick is everybody's, and short.
+    fn split_off(&mut self, due: &mut Vec<DueLane>) -> Most {
         let goes_ahead = |row: &DueLane| row.ring < LAST_RING;
-        self.went_ahead =
-            !self.went_ahead && due.iter().any(goes_ahead) && !due.iter().all(goes_ahead);
         if self.went_ahead {
-            due.retain(goes_ahead);
+            self.went_ahead = false;
+            return Most::Portion;
         }
-        self.went_ahead
+        self.went_ahead = due.iter().any(goes_ahead) && !due.iter().all(goes_ahead);
+        if !self.went_ahead {
+            return Most::Room;
+        }
+        due.retain(goes_ahead);
+        Most::OneVisit
     }
 
     /// Compares with what was let out after the last tick.
@@ -186,13 +204,14 @@ mod tests {
         let mut dealer = Dealer::default();
         let mut rings = |rings: &[i16]| {
             let mut due = due(rings);
-            let has_more = dealer.split_off(&mut due);
-            (due.iter().map(|row| row.ring).collect(), has_more)
+            let most = dealer.split_off(&mut due);
+            (due.iter().map(|row| row.ring).collect(), most)
         };
-        assert_eq!(rings(&[0, 1, 2, 2]), (vec![0, 1], true));
-        assert_eq!(rings(&[0, 1, 2, 2]), (vec![0, 1, 2, 2], false));
-        assert_eq!(rings(&[1, 2]), (vec![1], true));
-        assert_eq!(rings(&[2]), (vec![2], false));
-        assert_eq!(rings(&[1]), (vec![1], false));
+        assert_eq!(rings(&[0, 1, 2, 2]), (vec![0, 1], Most::OneVisit));
+        assert_eq!(rings(&[0, 1, 2, 2]), (vec![0, 1, 2, 2], Most::Portion));
+        assert_eq!(rings(&[1, 2]), (vec![1], Most::OneVisit));
+        assert_eq!(rings(&[2]), (vec![2], Most::Portion));
+        assert_eq!(rings(&[2]), (vec![2], Most::Room));
+        assert_eq!(rings(&[1]), (vec![1], Most::Room));
     }
 }

@@ -4,23 +4,25 @@
 //! leadership is a row with an epoch: every tick starts by renewing it, and writes nothing when another leader took over.
 //! Lanes that got messages are told by `lane_wakes`, rows of the transaction that brought the messages.
 
+mod lost;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::lost::LostLanes;
 use super::deal::{Dealer, Done, Room};
 use super::incarnation::Myself;
 use super::moves::Moves;
 use crate::clock::Clock;
 use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
-use crate::domain::ids::LaneId;
 use crate::store::buckets::signals::eat_signals;
 use crate::store::release::moved::{Moved, promote_due, return_expired_slots};
 use crate::store::release::{Found, LowWater};
-use crate::store::{Db, StoreResult, SystemTx, incarnations, lanes, release};
+use crate::store::{Db, StoreResult, SystemTx, incarnations, release};
 use crate::telemetry;
 
 /// From the start of a tick to that of the next while there is work.
@@ -31,10 +33,6 @@ const REST_MIN: Duration = Duration::from_millis(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the window is measured anew.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often lanes are looked through for one that was forgotten. An alarm: nobody relies on it.
-const LOST_EVERY: Duration = Duration::from_secs(5);
-/// Lanes of one such look.
-const LOST_LANES_MAX: i64 = 1_000;
 /// How often it is looked whether a slot is over.
 const SLOTS_EVERY: Duration = Duration::from_millis(500);
 /// Rows that one statement promotes, returns or eats.
@@ -56,8 +54,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         is_busy: false,
         swept_at: None,
         slots_at: None,
-        lost_at: None,
-        lost_after: LaneId(0),
+        lost: LostLanes::default(),
         low: LowWater::default(),
     };
     while !stop.is_cancelled() {
@@ -92,10 +89,8 @@ struct Leader {
     is_busy: bool,
     swept_at: Option<Duration>,
     slots_at: Option<Duration>,
-    /// When lanes were last looked through, and up to which.
-    lost_at: Option<Duration>,
-    lost_after: LaneId,
-    /// From where on something was under way at the last tick; looked at from the beginning now and then.
+    lost: LostLanes,
+    /// From where on something was under way at the last tick; a look beside the ticks lowers it now and then.
     low: LowWater,
 }
 
@@ -156,7 +151,9 @@ impl Leader {
                 renewed_at,
             });
         }
-        self.find_lost().await?;
+        if let Some(low) = self.lost.look(&self.db, &self.holds).await {
+            self.low = self.low.min(low);
+        }
         let look_in = if self.is_busy {
             Duration::ZERO
         } else {
@@ -193,23 +190,6 @@ impl Leader {
         self.term.is_none_or(|term| {
             Clock::boottime().saturating_sub(term.renewed_at) > self.holds.term / 3
         })
-    }
-
-    /// Every few seconds: whether a lane was forgotten, some lanes at a time.
-    async fn find_lost(&mut self) -> StoreResult<()> {
-        if !falls_due(&mut self.lost_at, LOST_EVERY) {
-            return Ok(());
-        }
-        let mut tx = self.db.batch().begin().await?;
-        let (lost, looked_at) = lanes::wake_lost(&mut tx, self.lost_after, LOST_LANES_MAX).await?;
-        tx.commit().await?;
-        self.lost_after = looked_at.unwrap_or(LaneId(0));
-        self.low = LowWater::default();
-        if lost > 0 {
-            tracing::error!(lost, "lanes with messages were forgotten; they are woken");
-            metrics::counter!(telemetry::LOST_WAKE_TOTAL).increment(lost);
-        }
-        Ok(())
     }
 
     /// Lets out what may go. None when this is no leader any more.

@@ -152,8 +152,20 @@ pub struct UnderWay {
 /// swept out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LowWater {
+    // None, which is below all others, is the beginning.
     released_at: Option<DateTime<Utc>>,
     next_look_at: Option<DateTime<Utc>>,
+}
+
+impl LowWater {
+    /// The lower of each.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            released_at: self.released_at.min(other.released_at),
+            next_look_at: self.next_look_at.min(other.next_look_at),
+        }
+    }
 }
 
 /// A begin that had not committed at one count may be older by this much than all that had.

@@ -51,7 +51,10 @@ pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
 }
 
 /// How soon a small tenant's messages are let out and handed over while a large one has a long backlog.
-async fn small_beside_large(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
+pub(super) async fn small_beside_large(
+    stage: &Stage,
+    scale: &Scale,
+) -> anyhow::Result<Vec<Figure>> {
     let db = &stage.installation.db;
     let large = ensure_demo_tenant(db, "large", "large").await?;
     let long = scale.contacts.saturating_mul(TIMES);

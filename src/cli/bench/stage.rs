@@ -15,6 +15,10 @@ use crate::store::bench::tidy;
 use crate::store::migrate::{ensure_database, migrate};
 use crate::store::{DbOptions, StoreResult};
 
+/// As a database under such load is set up. By default there would be a checkpoint twice a minute, and after each of them the
+/// first change of a page writes the whole page to the log.
+const SETTINGS: [(&str, &str); 2] = [("max_wal_size", "8GB"), ("checkpoint_timeout", "15min")];
+
 /// A running server; its data go when it is dropped.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -40,6 +44,9 @@ impl Server {
             pg_bin: config.pg_bin.clone(),
             path: surroundings.path,
             runtime_dir: surroundings.runtime_dir,
+            settings: SETTINGS
+                .map(|(name, value)| (name.into(), value.into()))
+                .to_vec(),
             ..Launch::new(&dir)
         };
         let mut started = Self {

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::ledger::Accepted;
 
 /// Posts under way at once.
-const POSTS_MAX: usize = 32;
+const POSTS_MAX: usize = 128;
 /// How long one post may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two tries of one post.
