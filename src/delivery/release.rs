@@ -210,7 +210,8 @@ impl Leader {
         }
         let (window, slots) = (term.window, term.slots);
         let are_slots_due = falls_due(&mut self.slots_at, SLOTS_EVERY);
-        take_back(&mut tx, &found, are_slots_due.then_some(self.holds.slot)).await?;
+        let slot = are_slots_due.then_some(self.holds.slot);
+        take_back(&mut tx, &found, slot, self.low).await?;
         if found.has_signals {
             eat_signals(&mut tx, ROWS_MAX).await?;
         }
@@ -258,14 +259,19 @@ fn falls_due(last: &mut Option<Duration>, every: Duration) -> bool {
 }
 
 /// Puts back into the backlog what is due again, and what nobody began within `slot`, if that is asked for.
-async fn take_back(tx: &mut SystemTx, found: &Found, slot: Option<Duration>) -> StoreResult<()> {
+async fn take_back(
+    tx: &mut SystemTx,
+    found: &Found,
+    slot: Option<Duration>,
+    low: LowWater,
+) -> StoreResult<()> {
     let mut moves = Moves::default();
     if found.has_due {
         let promoted = promote_due(tx, ROWS_MAX).await?;
         note(&mut moves, &promoted, CountWord::Deferred);
     }
     if let Some(slot) = slot {
-        let returned = return_expired_slots(tx, slot, ROWS_MAX).await?;
+        let returned = return_expired_slots(tx, slot, low, ROWS_MAX).await?;
         note(&mut moves, &returned, CountWord::Released);
     }
     moves.save(tx).await

@@ -154,18 +154,19 @@ pub async fn find_matches(
         r#"
         SELECT c.id AS "id!", u.place AS "place!"
         FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS u (phone_e164, email_normalized, place)
-        -- Three ways to be one, since IS NOT DISTINCT FROM finds nothing by an index.
+        -- Three ways to be one, since IS NOT DISTINCT FROM finds nothing by an index. What must be missing is no condition of an
+        -- index: where most have no address, that would find most.
         CROSS JOIN LATERAL (
             SELECT id FROM contacts
             WHERE tenant_id = $1 AND phone_e164 = u.phone_e164 AND email_normalized = u.email_normalized
             UNION ALL
             SELECT id FROM contacts
             WHERE tenant_id = $1 AND phone_e164 = u.phone_e164
-              AND u.email_normalized IS NULL AND email_normalized IS NULL
+              AND u.email_normalized IS NULL AND COALESCE(email_normalized, '') = ''
             UNION ALL
             SELECT id FROM contacts
             WHERE tenant_id = $1 AND email_normalized = u.email_normalized
-              AND u.phone_e164 IS NULL AND phone_e164 IS NULL
+              AND u.phone_e164 IS NULL AND COALESCE(phone_e164, '') = ''
         ) AS c
         "#,
         tenant_id.0,

@@ -4,6 +4,8 @@
 //! The plans are generic and partition pruning is off, so that each shows what it does to every partition, whatever its
 //! parameters are.
 
+mod new_tenant;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 

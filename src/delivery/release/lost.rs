@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::falls_due;
+use crate::clock::Clock;
 use crate::domain::holds::Holds;
 use crate::domain::ids::LaneId;
 use crate::store::release::{LowWater, count_under_way};
@@ -14,6 +15,8 @@ use crate::store::{Db, StoreResult, lanes};
 use crate::telemetry;
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A look takes one part in so many of the time at most: while anybody holds a snapshot there is much to walk over.
+const PART: u32 = 20;
 /// Lanes of one look.
 const LANES_MAX: i64 = 1_000;
 
@@ -21,6 +24,7 @@ const LANES_MAX: i64 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct LostLanes {
     looked_at: Option<Duration>,
+    took: Duration,
     /// Up to which lane it was looked.
     after: Option<LaneId>,
     running: Option<AbortOnDropHandle<StoreResult<Looked>>>,
@@ -31,13 +35,15 @@ struct Looked {
     lost: u64,
     last: Option<LaneId>,
     low: LowWater,
+    took: Duration,
 }
 
 impl LostLanes {
     /// What a look that is over says of what is under way, once; begins the next one when it is due.
     pub(super) async fn look(&mut self, db: &Db, holds: &Holds) -> Option<LowWater> {
         let Some(running) = self.running.take_if(|running| running.is_finished()) else {
-            if self.running.is_none() && falls_due(&mut self.looked_at, LOOK_EVERY) {
+            let every = LOOK_EVERY.max(self.took * PART);
+            if self.running.is_none() && falls_due(&mut self.looked_at, every) {
                 let after = self.after.unwrap_or(LaneId(0));
                 let look = look(db.clone(), holds.deadline, holds.first_look, after);
                 self.running = Some(AbortOnDropHandle::new(tokio::spawn(look)));
@@ -56,6 +62,7 @@ impl LostLanes {
             }
         };
         self.after = looked.last;
+        self.took = looked.took;
         if looked.lost > 0 {
             let lost = looked.lost;
             tracing::error!(lost, "lanes with messages were forgotten; they are woken");
@@ -71,6 +78,7 @@ async fn look(
     first_look: Duration,
     after: LaneId,
 ) -> StoreResult<Looked> {
+    let started_at = Clock::boottime();
     let mut tx = db.batch().begin().await?;
     let (woken, last) = lanes::wake_lost(&mut tx, after, LANES_MAX).await?;
     tx.commit().await?;
@@ -81,5 +89,6 @@ async fn look(
         lost: woken,
         last,
         low: under_way.low(now, first_look),
+        took: Clock::boottime().saturating_sub(started_at),
     })
 }

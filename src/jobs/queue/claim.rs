@@ -182,8 +182,8 @@ pub(super) fn last_lane_of(claimed: &[Claimed], last_lane: Uuid) -> Uuid {
 /// A claim starts at the low end of the ready index, where finished rows leave entries that cannot go while
 /// anybody holds a snapshot; without this, claims slow down in step with what has been finished. It may stand
 /// too high for a moment, when a transaction with lower ids commits late: that one's announcement carries its
-/// lowest id, and [`LowWater::fall`] lets it in. It never stays too high, since it is given up every
-/// [`Tuning::net_every`](super::Tuning::net_every).
+/// lowest id, and [`LowWater::fall`] lets it in. It never stays too high, since it is given up once per
+/// [`Tuning::net_every`](super::Tuning::net_every), or later where a claim from the beginning takes long.
 #[derive(Debug, Default)]
 pub(super) struct LowWater {
     marks: BTreeMap<i16, i64>,

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::backend::Order;
 use super::claim::{Claimed, Lease, LowWater, claim_in_order, claim_in_turns, last_lane_of};
 use super::engine::Core;
+use super::net::Net;
 use super::slots::Slots;
 use super::ticket::{Ending, Holder, NewTicket};
 use super::trouble::Trouble;
@@ -105,7 +106,7 @@ pub(super) struct Fetcher {
     spec: QueueSpec,
     ear: Ear,
     low: LowWater,
-    low_since: Instant,
+    net: Net,
     last_lane: Uuid,
 }
 
@@ -117,7 +118,7 @@ impl Fetcher {
             hatch,
             ear,
             low: LowWater::default(),
-            low_since: Instant::now(),
+            net: Net::new(),
             // Somewhere in the ring, so that many processes do not all begin with the same lanes.
             last_lane: Uuid::from_u128(rand::random()),
             spec,
@@ -186,7 +187,7 @@ impl Fetcher {
         if self.hatch.is_closed() {
             return Ok(room);
         }
-        self.settle_low_water();
+        let looks_at_everything = self.settle_low_water();
         // The lease ends at the earliest this long after the statement was sent.
         let lease_ends = Clock::boottime() + self.core.tuning.lease;
         let lease = Lease {
@@ -205,6 +206,9 @@ impl Fetcher {
         if count < room {
             let claimed =
                 claim_in_order(&mut conn, &self.spec.queue, &self.low, room - count, lease).await?;
+            if looks_at_everything {
+                self.net.haul();
+            }
             if !self.spec.claims_in_turns {
                 self.low.rise(&claimed);
             }
@@ -214,15 +218,18 @@ impl Fetcher {
         Ok(count)
     }
 
-    /// Taken over right before the statement, so that what is announced while it runs is left for the next one.
-    fn settle_low_water(&mut self) {
-        if self.low_since.elapsed() >= self.core.tuning.net_every {
+    /// Taken over right before the statement, so that what is announced while it runs is left for the next one. Says whether the
+    /// claim starts from the beginning.
+    fn settle_low_water(&mut self) -> bool {
+        let is_due = self.net.is_due(self.core.tuning.net_every);
+        if is_due {
             self.low.reset();
-            self.low_since = Instant::now();
+            self.net.throw();
         }
         if let Some(id) = self.ear.take_lowest_id() {
             self.low.fall(id);
         }
+        is_due
     }
 
     fn deliver(&self, claimed: Vec<Claimed>, lease: Lease, lease_ends: Duration) {

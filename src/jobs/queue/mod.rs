@@ -18,6 +18,7 @@ mod fence;
 mod fetch;
 mod layer;
 mod lease;
+mod net;
 mod slots;
 mod sweep;
 mod ticket;

@@ -2,16 +2,17 @@
 //!
 //! Every process has both and `SKIP LOCKED` keeps them apart. Each looks from where it looked last, a little
 //! further back, since entries of finished rows stay in the index while anybody holds a snapshot; once per
-//! [`Tuning::net_every`](super::Tuning::net_every) it looks at everything.
+//! [`Tuning::net_every`](super::Tuning::net_every), or later where that takes long, it looks at everything.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, query_as};
 use tracing::warn;
 
 use super::engine::Core;
+use super::net::Net;
 use super::trouble::{Trouble, spread};
 use super::tuning::{LOOK_BACK_SECS, SWEEP_MAX};
 
@@ -32,26 +33,36 @@ struct Swept {
 /// Where the next look starts.
 struct Since {
     at: DateTime<Utc>,
-    net_at: Instant,
+    net: Net,
 }
 
 impl Since {
     fn new() -> Self {
         Self {
             at: DateTime::UNIX_EPOCH,
-            net_at: Instant::now(),
+            net: Net::new(),
         }
     }
 
     fn start(&mut self, net_every: Duration) -> DateTime<Utc> {
-        if self.net_at.elapsed() >= net_every {
-            *self = Self::new();
+        if self.net.is_due(net_every) {
+            self.at = DateTime::UNIX_EPOCH;
+        }
+        if self.looks_at_everything() {
+            self.net.throw();
         }
         self.at
     }
 
+    fn looks_at_everything(&self) -> bool {
+        self.at == DateTime::UNIX_EPOCH
+    }
+
     /// Only a look that reached the end moves the start.
     fn looked(&mut self, swept: &Swept) {
+        if self.looks_at_everything() {
+            self.net.haul();
+        }
         if swept.found < SWEEP_MAX {
             let back = Duration::from_secs_f64(LOOK_BACK_SECS);
             self.at = self.at.max(swept.looked_at - back);

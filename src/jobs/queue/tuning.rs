@@ -22,7 +22,7 @@ pub struct Tuning {
     /// The shortest time between two NOTIFYs of this process: each takes a lock of the whole database.
     pub notify_gap: Duration,
     /// How often the low water falls to 0, the sweeper looks at all leases and the promoter at all due jobs: a
-    /// net for wake-ups that were lost.
+    /// net for wake-ups that were lost. Less often where that takes long.
     pub net_every: Duration,
     /// How long a claim waits for more room when less than half of the queue's is free.
     pub claim_linger: Duration,

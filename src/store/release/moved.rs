@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::query_as;
 use uuid::Uuid;
 
+use super::LowWater;
 use crate::domain::channel::Channel;
 use crate::domain::ids::{CampaignId, LaneId, MessageId, TenantId};
 use crate::store::lanes::Wake;
@@ -98,10 +99,11 @@ pub async fn promote_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<Moved
     rows.into_iter().map(Moved::try_from).collect()
 }
 
-/// Puts released messages back whose slot is over: their job was lost with its worker. At most `limit`.
+/// Puts released messages back whose slot is over: their job was lost with its worker. Looks from `low` on; at most `limit`.
 pub async fn return_expired_slots(
     tx: &mut SystemTx,
     slot: Duration,
+    low: LowWater,
     limit: i64,
 ) -> StoreResult<Vec<Moved>> {
     let rows = query_as!(
@@ -110,7 +112,7 @@ pub async fn return_expired_slots(
         WITH old AS (
             SELECT tenant_id, id
             FROM messages
-            WHERE released_at < app_now() - $1::interval
+            WHERE released_at < app_now() - $1::interval AND released_at >= COALESCE($3, '-infinity'::timestamptz)
             ORDER BY released_at
             LIMIT $2
         ), locked AS (
@@ -133,6 +135,7 @@ pub async fn return_expired_slots(
         "#,
         interval(slot),
         limit,
+        low.released_at,
     )
     .fetch_all(tx.conn())
     .await?;
