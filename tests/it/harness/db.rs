@@ -23,6 +23,8 @@ use super::{TempDir, within};
 
 /// Connections a pool of a test may open; tests run beside each other.
 const POOL_CONNECTIONS_MAX: u32 = 8;
+/// Lines of a crash that are told: the message, and the statement after it.
+const CRASH_LINES: usize = 40;
 
 /// Ends the server of `$1` and removes the directory when its input ends: when we do.
 const WATCHDOG: &str = r#"
@@ -300,7 +302,23 @@ async fn shell(command: &[&str], paths: &[&Path]) {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        drop(self.server.take());
+        let server = self.server.take();
+        if let Some(server) = server.as_ref().filter(|_| std::thread::panicking()) {
+            tell_crashes(server.log());
+        }
+    }
+}
+
+/// Which processes of a server crashed, and in which statement: its log goes with it.
+fn tell_crashes(log: &Path) {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        if line.contains("was terminated by signal") {
+            let told = &lines[at..lines.len().min(at + CRASH_LINES)];
+            eprintln!("{}", told.join("\n"));
+        }
     }
 }
 
