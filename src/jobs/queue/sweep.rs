@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, query_as};
+use sqlx::query_as;
 use tracing::warn;
 
 use super::engine::Core;
@@ -75,10 +75,9 @@ pub(super) async fn promote_due(core: Arc<Core>) {
     let mut trouble = Trouble::new("promote", &core.tuning);
     let mut since = Since::new();
     loop {
-        match promote(&core.system_pool, since.start(core.tuning.net_every)).await {
+        match promote(&core, &mut since).await {
             Ok(swept) => {
                 trouble.over();
-                since.looked(&swept);
                 announce(&core, &swept);
                 core.counters.promoted(swept.found as u64);
                 rest(core.tuning.promote_every, &swept).await;
@@ -93,9 +92,8 @@ pub(super) async fn rescue_expired(core: Arc<Core>) {
     let mut trouble = Trouble::new("rescue", &core.tuning);
     let mut since = Since::new();
     loop {
-        match rescue(&core, since.start(core.tuning.net_every)).await {
+        match rescue(&core, &mut since).await {
             Ok(swept) => {
-                since.looked(&swept);
                 announce(&core, &swept);
                 report(&core, &swept);
                 rest(core.tuning.sweep_every, &swept).await;
@@ -144,8 +142,11 @@ fn announce(core: &Core, swept: &Swept) {
     }
 }
 
-async fn promote(pool: &PgPool, since: DateTime<Utc>) -> Result<Swept, sqlx::Error> {
-    query_as!(
+async fn promote(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
+    // While the database is away it takes seconds to get one, which says nothing of how long a look takes.
+    let mut conn = core.system_pool.acquire().await?;
+    let from = since.start(core.tuning.net_every);
+    let swept = query_as!(
         Swept,
         r#"
         WITH clock AS MATERIALIZED (
@@ -177,15 +178,19 @@ async fn promote(pool: &PgPool, since: DateTime<Utc>) -> Result<Swept, sqlx::Err
             coalesce((SELECT array_agg(lowest_id ORDER BY queue) FROM queues), '{}') AS "lowest_ids!",
             (SELECT at FROM clock) AS "looked_at!"
         "#,
-        since,
+        from,
         SWEEP_MAX,
     )
-    .fetch_one(pool)
-    .await
+    .fetch_one(&mut *conn)
+    .await?;
+    since.looked(&swept);
+    Ok(swept)
 }
 
-async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error> {
-    query_as!(
+async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
+    let mut conn = core.system_pool.acquire().await?;
+    let from = since.start(core.tuning.net_every);
+    let swept = query_as!(
         Swept,
         r#"
         WITH clock AS MATERIALIZED (
@@ -241,12 +246,14 @@ async fn rescue(core: &Core, since: DateTime<Utc>) -> Result<Swept, sqlx::Error>
             coalesce((SELECT array_agg(lowest_id ORDER BY queue) FROM queues), '{}') AS "lowest_ids!",
             (SELECT at FROM clock) AS "looked_at!"
         "#,
-        since,
+        from,
         SWEEP_MAX,
         core.tuning.starts_max,
         core.tuning.sweep_grace.as_secs_f64(),
         core.tuning.lease.as_secs_f64(),
     )
-    .fetch_one(&core.system_pool)
-    .await
+    .fetch_one(&mut *conn)
+    .await?;
+    since.looked(&swept);
+    Ok(swept)
 }
