@@ -54,7 +54,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         is_busy: false,
         swept_at: None,
         slots_at: None,
-        lost: LostLanes::default(),
+        lost: LostLanes::new(),
         low: LowWater::default(),
     };
     while !stop.is_cancelled() {

@@ -156,6 +156,7 @@ fn lines(options: &WorkerOptions) -> Vec<QueueLine> {
 
 fn engine_config(db: &Db, myself: &Myself, lease: Duration) -> EngineConfig {
     let incarnation = myself.current().map_or(0, |incarnation| incarnation.0);
+    let usual = Tuning::default();
     EngineConfig {
         claim_pool: db.claim_pool(),
         system_pool: db.batch_pool(),
@@ -166,7 +167,8 @@ fn engine_config(db: &Db, myself: &Myself, lease: Duration) -> EngineConfig {
         tuning: Tuning {
             lease,
             renew_every: lease / 3,
-            ..Tuning::default()
+            sweep_grace: usual.sweep_grace.min(lease),
+            ..usual
         },
     }
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::falls_due;
-use crate::clock::Clock;
+use crate::clock::net::Net;
 use crate::domain::holds::Holds;
 use crate::domain::ids::LaneId;
 use crate::store::release::{LowWater, count_under_way};
@@ -21,10 +20,9 @@ const PART: u32 = 20;
 const LANES_MAX: i64 = 1_000;
 
 /// An alarm: nobody relies on it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LostLanes {
-    looked_at: Option<Duration>,
-    took: Duration,
+    net: Net,
     /// Up to which lane it was looked.
     after: Option<LaneId>,
     running: Option<AbortOnDropHandle<StoreResult<Looked>>>,
@@ -35,21 +33,30 @@ struct Looked {
     lost: u64,
     last: Option<LaneId>,
     low: LowWater,
-    took: Duration,
 }
 
 impl LostLanes {
+    /// The first look is due at once.
+    pub(super) fn new() -> Self {
+        Self {
+            net: Net::new(PART),
+            after: None,
+            running: None,
+        }
+    }
+
     /// What a look that is over says of what is under way, once; begins the next one when it is due.
     pub(super) async fn look(&mut self, db: &Db, holds: &Holds) -> Option<LowWater> {
         let Some(running) = self.running.take_if(|running| running.is_finished()) else {
-            let every = LOOK_EVERY.max(self.took * PART);
-            if self.running.is_none() && falls_due(&mut self.looked_at, every) {
+            if self.running.is_none() && self.net.is_due(LOOK_EVERY) {
+                self.net.throw();
                 let after = self.after.unwrap_or(LaneId(0));
                 let look = look(db.clone(), holds.deadline, holds.first_look, after);
                 self.running = Some(AbortOnDropHandle::new(tokio::spawn(look)));
             }
             return None;
         };
+        self.net.haul();
         let looked = match running.await {
             Ok(Ok(looked)) => looked,
             Ok(Err(error)) => {
@@ -62,7 +69,6 @@ impl LostLanes {
             }
         };
         self.after = looked.last;
-        self.took = looked.took;
         if looked.lost > 0 {
             let lost = looked.lost;
             tracing::error!(lost, "lanes with messages were forgotten; they are woken");
@@ -78,7 +84,6 @@ async fn look(
     first_look: Duration,
     after: LaneId,
 ) -> StoreResult<Looked> {
-    let started_at = Clock::boottime();
     let mut tx = db.batch().begin().await?;
     let (woken, last) = lanes::wake_lost(&mut tx, after, LANES_MAX).await?;
     tx.commit().await?;
@@ -89,6 +94,5 @@ async fn look(
         lost: woken,
         last,
         low: under_way.low(now, first_look),
-        took: Clock::boottime().saturating_sub(started_at),
     })
 }

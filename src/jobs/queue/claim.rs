@@ -198,11 +198,6 @@ struct Segments {
 }
 
 impl LowWater {
-    /// Forgets everything seen.
-    pub(super) fn reset(&mut self) {
-        self.marks.clear();
-    }
-
     /// Work was announced from `id` on.
     pub(super) fn fall(&mut self, id: i64) {
         for mark in self.marks.values_mut() {

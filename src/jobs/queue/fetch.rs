@@ -15,20 +15,21 @@ use apalis_core::task::task_id::TaskId;
 use chrono::{DateTime, Utc};
 use futures_util::task::AtomicWaker;
 use rand::Rng;
+use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::backend::Order;
 use super::claim::{Claimed, Lease, LowWater, claim_in_order, claim_in_turns, last_lane_of};
 use super::engine::Core;
-use super::net::Net;
 use super::slots::Slots;
 use super::ticket::{Ending, Holder, NewTicket};
 use super::trouble::Trouble;
-use super::tuning::CLAIM_MAX;
+use super::tuning::{CLAIM_MAX, NET_PART};
 use super::wake::Ear;
 use super::{Fence, QueueSpec};
 use crate::clock::Clock;
+use crate::clock::net::Net;
 
 /// Between the fetcher and the backend: jobs that are claimed and not started.
 #[derive(Debug)]
@@ -118,7 +119,7 @@ impl Fetcher {
             hatch,
             ear,
             low: LowWater::default(),
-            net: Net::new(),
+            net: Net::new(NET_PART),
             // Somewhere in the ring, so that many processes do not all begin with the same lanes.
             last_lane: Uuid::from_u128(rand::random()),
             spec,
@@ -187,7 +188,6 @@ impl Fetcher {
         if self.hatch.is_closed() {
             return Ok(room);
         }
-        let looks_at_everything = self.settle_low_water();
         // The lease ends at the earliest this long after the statement was sent.
         let lease_ends = Clock::boottime() + self.core.tuning.lease;
         let lease = Lease {
@@ -204,32 +204,40 @@ impl Fetcher {
         }
         // In turns, this is what the lanes left: jobs without one, and room that a short lane did not use.
         if count < room {
-            let claimed =
-                claim_in_order(&mut conn, &self.spec.queue, &self.low, room - count, lease).await?;
-            if looks_at_everything {
-                self.net.haul();
-            }
-            if !self.spec.claims_in_turns {
-                self.low.rise(&claimed);
-            }
+            let claimed = self.claim_in_order(&mut conn, room - count, lease).await?;
             count += claimed.len();
             self.deliver(claimed, lease, lease_ends);
         }
         Ok(count)
     }
 
-    /// Taken over right before the statement, so that what is announced while it runs is left for the next one. Says whether the
-    /// claim starts from the beginning.
-    fn settle_low_water(&mut self) -> bool {
-        let is_due = self.net.is_due(self.core.tuning.net_every);
-        if is_due {
-            self.low.reset();
-            self.net.throw();
-        }
+    /// From the low water on, or from the beginning when it is time for that. One from the beginning that fails leaves the
+    /// low water as it is: it may have taken longer than a statement may.
+    async fn claim_in_order(
+        &mut self,
+        conn: &mut PgConnection,
+        room: usize,
+        lease: Lease,
+    ) -> Result<Vec<Claimed>, sqlx::Error> {
+        // Right before the statement, so that what is announced while it runs is left for the next one.
         if let Some(id) = self.ear.take_lowest_id() {
             self.low.fall(id);
         }
-        is_due
+        let queue = &self.spec.queue;
+        let claimed = if self.net.is_due(self.core.tuning.net_every) {
+            self.net.throw();
+            let claimed = claim_in_order(conn, queue, &LowWater::default(), room, lease).await;
+            self.net.haul();
+            let claimed = claimed?;
+            self.low = LowWater::default();
+            claimed
+        } else {
+            claim_in_order(conn, queue, &self.low, room, lease).await?
+        };
+        if !self.spec.claims_in_turns {
+            self.low.rise(&claimed);
+        }
+        Ok(claimed)
     }
 
     fn deliver(&self, claimed: Vec<Claimed>, lease: Lease, lease_ends: Duration) {

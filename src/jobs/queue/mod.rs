@@ -18,7 +18,6 @@ mod fence;
 mod fetch;
 mod layer;
 mod lease;
-mod net;
 mod slots;
 mod sweep;
 mod ticket;

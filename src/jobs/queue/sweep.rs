@@ -12,9 +12,9 @@ use sqlx::query_as;
 use tracing::warn;
 
 use super::engine::Core;
-use super::net::Net;
 use super::trouble::{Trouble, spread};
-use super::tuning::{LOOK_BACK_SECS, SWEEP_MAX};
+use super::tuning::{LOOK_BACK_SECS, NET_PART, SWEEP_MAX};
+use crate::clock::net::Net;
 
 /// What one stroke found.
 #[derive(Debug)]
@@ -26,13 +26,15 @@ struct Swept {
     /// The queues that have something ready now, and from which id on.
     queues: Vec<String>,
     lowest_ids: Vec<i64>,
-    /// The database's time, to start from next time.
-    looked_at: DateTime<Utc>,
+    /// The database's time, to start from next time; none where it did not look.
+    looked_at: Option<DateTime<Utc>>,
 }
 
 /// Where the next look starts.
 struct Since {
     at: DateTime<Utc>,
+    /// The same, while one looks at everything.
+    reached: DateTime<Utc>,
     net: Net,
 }
 
@@ -40,7 +42,8 @@ impl Since {
     fn new() -> Self {
         Self {
             at: DateTime::UNIX_EPOCH,
-            net: Net::new(),
+            reached: DateTime::UNIX_EPOCH,
+            net: Net::new(NET_PART),
         }
     }
 
@@ -58,14 +61,23 @@ impl Since {
         self.at == DateTime::UNIX_EPOCH
     }
 
-    /// Only a look that reached the end moves the start.
-    fn looked(&mut self, swept: &Swept) {
-        if self.looks_at_everything() {
+    /// Only a look that reached the end moves the start. One that failed is not tried again at everything before its time, or
+    /// one that takes longer than a statement may would keep all others from their turn.
+    fn looked(&mut self, swept: Result<&Swept, &sqlx::Error>) {
+        let looked_at_everything = self.looks_at_everything();
+        if looked_at_everything {
             self.net.haul();
         }
-        if swept.found < SWEEP_MAX {
-            let back = Duration::from_secs_f64(LOOK_BACK_SECS);
-            self.at = self.at.max(swept.looked_at - back);
+        match swept {
+            Ok(swept) if swept.found < SWEEP_MAX => {
+                if let Some(looked_at) = swept.looked_at {
+                    let back = Duration::from_secs_f64(LOOK_BACK_SECS);
+                    self.reached = self.reached.max(looked_at - back);
+                    self.at = self.reached;
+                }
+            }
+            Ok(_) => {}
+            Err(_) => self.at = self.reached,
         }
     }
 }
@@ -101,7 +113,6 @@ pub(super) async fn rescue_expired(core: Arc<Core>) {
             Err(error) => {
                 trouble.wait(&error).await;
                 let_the_living_renew(&core, &mut trouble).await;
-                since = Since::new();
             }
         }
     }
@@ -176,15 +187,15 @@ async fn promote(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
             0::bigint AS "dead!",
             coalesce((SELECT array_agg(queue ORDER BY queue) FROM queues), '{}') AS "queues!",
             coalesce((SELECT array_agg(lowest_id ORDER BY queue) FROM queues), '{}') AS "lowest_ids!",
-            (SELECT at FROM clock) AS "looked_at!"
+            (SELECT at FROM clock) AS looked_at
         "#,
         from,
         SWEEP_MAX,
     )
     .fetch_one(&mut *conn)
-    .await?;
-    since.looked(&swept);
-    Ok(swept)
+    .await;
+    since.looked(swept.as_ref());
+    swept
 }
 
 async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
@@ -194,7 +205,9 @@ async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
         Swept,
         r#"
         WITH clock AS MATERIALIZED (
-            SELECT app_now() AS at
+            SELECT app_now() AS at,
+                -- A server that has just come back: living workers renew first.
+                app_now() < pg_postmaster_start_time() + make_interval(secs => $4) AS is_early
         ),
         expired AS MATERIALIZED (
             SELECT j.id,
@@ -202,8 +215,7 @@ async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
                 CASE WHEN j.starts >= $3 THEN 'started ' || j.starts || ' times and never ended' END AS reason
             FROM jobs j
             WHERE j.state = 1 AND j.lease_until <= (SELECT at FROM clock) AND j.lease_until >= $1
-                -- A server that has just come back: living workers renew first.
-                AND (SELECT at FROM clock) >= pg_postmaster_start_time() + make_interval(secs => $4)
+                AND NOT (SELECT is_early FROM clock)
             ORDER BY j.lease_until
             LIMIT $2
             FOR UPDATE SKIP LOCKED
@@ -244,7 +256,7 @@ async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
             (SELECT count(*) FROM buried) AS "dead!",
             coalesce((SELECT array_agg(queue ORDER BY queue) FROM queues), '{}') AS "queues!",
             coalesce((SELECT array_agg(lowest_id ORDER BY queue) FROM queues), '{}') AS "lowest_ids!",
-            (SELECT at FROM clock) AS "looked_at!"
+            (SELECT at FROM clock WHERE NOT is_early) AS looked_at
         "#,
         from,
         SWEEP_MAX,
@@ -253,7 +265,43 @@ async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
         core.tuning.lease.as_secs_f64(),
     )
     .fetch_one(&mut *conn)
-    .await?;
-    since.looked(&swept);
-    Ok(swept)
+    .await;
+    since.looked(swept.as_ref());
+    swept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn swept(found: i64, looked_at: Option<DateTime<Utc>>) -> Swept {
+        Swept {
+            found,
+            dead: 0,
+            queues: vec![],
+            lowest_ids: vec![],
+            looked_at,
+        }
+    }
+
+    #[test]
+    fn only_a_look_that_reached_the_end_moves_the_start_and_one_that_failed_does_not_bar_the_next()
+    {
+        let at = |secs| DateTime::from_timestamp(secs, 0).unwrap();
+        let start = |since: &mut Since| since.start(Duration::from_mins(1));
+        let mut since = Since::new();
+        assert_eq!(start(&mut since), DateTime::UNIX_EPOCH);
+
+        since.looked(Ok(&swept(0, None)));
+        assert_eq!(start(&mut since), DateTime::UNIX_EPOCH, "it did not look");
+        since.looked(Ok(&swept(SWEEP_MAX, Some(at(100)))));
+        assert_eq!(start(&mut since), DateTime::UNIX_EPOCH, "there is more");
+        since.looked(Ok(&swept(SWEEP_MAX - 1, Some(at(100)))));
+        assert_eq!(start(&mut since), at(80));
+
+        let everything = since.start(Duration::ZERO);
+        assert_eq!(everything, DateTime::UNIX_EPOCH);
+        since.looked(Err(&sqlx::Error::PoolTimedOut));
+        assert_eq!(start(&mut since), at(80));
+    }
 }

@@ -54,6 +54,7 @@ impl Tuning {
             lease,
             renew_every: usual.renew_every.mul_f64(scale),
             sweep_every: at_most(usual.sweep_every),
+            sweep_grace: usual.sweep_grace.min(lease),
             retry_min: at_most(usual.retry_min),
             retry_max: at_most(usual.retry_max),
             lost_grace: at_most(usual.lost_grace),
@@ -88,6 +89,8 @@ impl Default for Tuning {
 
 /// Jobs of one claim.
 pub(super) const CLAIM_MAX: usize = 1_000;
+/// Looks at everything take one part in so many of the time, at most.
+pub(super) const NET_PART: u32 = 100;
 /// Completions of one statement.
 pub(super) const COMPLETE_MAX: usize = 5_000;
 /// Completions that wait for the database before the process stops claiming.

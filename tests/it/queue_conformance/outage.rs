@@ -177,3 +177,29 @@ async fn a_job_that_the_database_left_is_not_held_to_have_killed_its_workers() {
     crew.done(1).await;
     crew.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_look_within_the_grace_passes_over_is_rescued_after_it() {
+    let cluster = Cluster::dedicated(false).await;
+    let test = cluster.db().await;
+    let db = test.db();
+    put(&db, vec![note(0)]).await;
+    // Longer ago than looks go back.
+    test.execute(
+        "UPDATE cell.jobs SET state = 1, lease = 1, lease_until = app_now() - interval '1 minute'",
+    )
+    .await;
+    let mut setup = Setup::default();
+    setup.tuning.sweep_grace = server_age(&db).await + Duration::from_secs(3);
+    let crew = Crew::eager(&db, &setup);
+    crew.done(1).await;
+    assert!(server_age(&db).await >= setup.tuning.sweep_grace);
+    assert_eq!(crew.engine.totals().rescued, 1);
+    crew.stop().await;
+}
+
+async fn server_age(db: &Db) -> Duration {
+    let sql =
+        "SELECT floor(extract(epoch FROM app_now() - pg_postmaster_start_time()) * 1000)::bigint";
+    Duration::from_millis(number(db, sql).await.unsigned_abs())
+}

@@ -5,38 +5,40 @@
 
 use std::time::{Duration, Instant};
 
-/// One part in so many of the time, at most.
-const PART: u32 = 100;
-
 /// A net below looks that start where the last one ended.
 #[derive(Debug)]
-pub(super) struct Net {
-    thrown_at: Instant,
+pub struct Net {
+    part: u32,
+    thrown_at: Option<Instant>,
     took: Duration,
 }
 
 impl Net {
-    /// Thrown now.
-    pub(super) fn new() -> Self {
+    /// To be thrown at once, and later for one part in `part` of the time at most.
+    pub fn new(part: u32) -> Self {
         Self {
-            thrown_at: Instant::now(),
+            part,
+            thrown_at: None,
             took: Duration::ZERO,
         }
     }
 
     /// Whether it is time again: `every` has gone by, and longer where the last one took long.
-    pub(super) fn is_due(&self, every: Duration) -> bool {
-        self.thrown_at.elapsed() >= every.max(self.took * PART)
+    pub fn is_due(&self, every: Duration) -> bool {
+        let wait = every.max(self.took * self.part);
+        self.thrown_at.is_none_or(|at| at.elapsed() >= wait)
     }
 
     /// A look at everything begins.
-    pub(super) fn throw(&mut self) {
-        self.thrown_at = Instant::now();
+    pub fn throw(&mut self) {
+        self.thrown_at = Some(Instant::now());
     }
 
-    /// It is over.
-    pub(super) fn haul(&mut self) {
-        self.took = self.thrown_at.elapsed();
+    /// It is over, and may have failed.
+    pub fn haul(&mut self) {
+        self.took = self
+            .thrown_at
+            .map_or(Duration::ZERO, |thrown_at| thrown_at.elapsed());
     }
 }
 
@@ -46,11 +48,13 @@ mod tests {
 
     #[test]
     fn the_longer_one_took_the_later_the_next_one_comes() {
-        let mut net = Net::new();
-        assert!(net.is_due(Duration::ZERO));
-        assert!(!net.is_due(Duration::from_secs(30)));
+        let mut net = Net::new(100);
+        assert!(net.is_due(Duration::from_secs(30)), "none was thrown yet");
 
         net.throw();
+        assert!(!net.is_due(Duration::from_secs(30)));
+        assert!(net.is_due(Duration::ZERO));
+
         std::thread::sleep(Duration::from_millis(20));
         net.haul();
         // 2 s from its start.
