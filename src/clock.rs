@@ -3,6 +3,7 @@
 //! Statements ask `app_now()`, Rust asks [`Clock`]; both are real time plus one offset, which only tests and
 //! `development` may set, so that a lease, a hold and a window expire together when a test moves on.
 
+pub mod answer;
 pub mod net;
 
 use std::sync::Arc;

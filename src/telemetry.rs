@@ -141,7 +141,7 @@ macro_rules! metric_names {
         $(#[doc = $help] pub const $name: &str = $text;)+
 
         /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`, `by`,
-        /// `operation`, `status`, `provider`, `channel` and `topic`, never a tenant.
+        /// `operation`, `status`, `provider`, `channel`, `reason`, `ring`, `kind` and `topic`, never a tenant.
         pub const METRICS: &[(&str, &str)] = &[$(($name, $help)),+];
     };
 }
@@ -213,6 +213,16 @@ metric_names! {
     RELEASED_TOTAL = "engageninja_released_total";
     /// Lanes that a sweep found forgotten although they had messages to let out; stays 0.
     LOST_WAKE_TOTAL = "engageninja_lost_wake_total";
+    /// From a lane's turn until something is let out of it, by ring: 0 single messages, 1 who had nothing for a while, 2 others.
+    LANE_WAIT_SECONDS = "engageninja_lane_wait_seconds";
+    /// Messages let out and not begun (`used`), and how many that may be (`most`).
+    RELEASED_WINDOW = "engageninja_released_window_count";
+    /// What is left of the emptiest bucket that the last tick drew on, by kind: 1 after a rest, 0 while it limits.
+    BUCKET_FILL = "engageninja_bucket_fill_ratio";
+    /// Calls under way when the last pause or cancellation answered.
+    PAUSE_IN_FLIGHT = "engageninja_pause_in_flight_count";
+    /// Until the table that was cut least far ahead has no partition left.
+    PARTITIONS_AHEAD = "engageninja_partitions_ahead_days";
     /// How long the leader's ticks took, from the renewal of its term to the commit.
     RELEASE_TICK_SECONDS = "engageninja_release_tick_seconds";
 }
@@ -259,7 +269,7 @@ mod tests {
         for (name, _) in METRICS {
             let unit = name.rsplit('_').next().unwrap();
             assert!(
-                ["total", "seconds", "bytes", "days", "count"].contains(&unit),
+                ["total", "seconds", "bytes", "days", "count", "ratio"].contains(&unit),
                 "{name}"
             );
         }

@@ -1,5 +1,7 @@
 //! Tenants, as those see them who run the platform: made, stopped, let go on.
 
+pub mod plan;
+
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;

@@ -120,6 +120,7 @@ pub type People = (
     tenant::Tenants,
     audit::Audit,
     admin_tenants::AdminTenants,
+    admin_tenants::plan::TenantPlans,
     admin_demo_tenants::AdminDemoTenants,
     audit::AdminAudit,
 );
@@ -134,6 +135,7 @@ fn people(state: &ApiState) -> People {
         tenant::Tenants::new(state.clone()),
         audit::Audit::new(state.clone()),
         admin_tenants::AdminTenants::new(state.clone()),
+        admin_tenants::plan::TenantPlans::new(state.clone()),
         admin_demo_tenants::AdminDemoTenants::new(state.clone()),
         audit::AdminAudit::new(state.clone()),
     )

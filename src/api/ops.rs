@@ -112,8 +112,8 @@ pub fn resources(state: &ApiState) -> OpsResources {
     )
 }
 
-/// Makes a change durable, its record first.
-async fn finish(
+/// Makes a change durable, its record first: nothing holds that nobody is on record for.
+pub(super) async fn finish(
     record: Change<tx::Control>,
     entry: AuditEntry,
     changed: SystemTx,

@@ -20,7 +20,7 @@ use super::reply::Done;
 use super::state::ApiState;
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::{AttemptId, MessageId, MessageKey, TenantId};
-use crate::providers::twilio::verify::{StatusCallback, read_callback};
+use crate::providers::twilio::verify::{CallbackError, StatusCallback, read_callback};
 use crate::store::provider_events::NewEvent;
 
 /// Seconds after which a provider may try again, when nothing could be stored.
@@ -69,12 +69,7 @@ impl Webhooks {
         attempt_id: Query<AttemptId>,
         form: FormBody,
     ) -> ApiResult<Done> {
-        let callback = read_callback(&form.0).ok_or_else(|| {
-            ApiError::new(
-                ProblemType::InvalidBody,
-                "A status callback names MessageSid, AccountSid and MessageStatus.",
-            )
-        })?;
+        let callback = read_callback(&form.0).map_err(invalid)?;
         self.accounts
             .check(tenant_id.0, Channel::Sms, &callback, &form.0, &signature)
             .await?;
@@ -88,6 +83,24 @@ impl Webhooks {
         } else {
             Err(ApiError::unavailable(RETRY_AFTER_SECS))
         }
+    }
+}
+
+/// What is wrong with a form that is no callback of Twilio's.
+fn invalid(error: CallbackError) -> ApiError {
+    let problem = |detail: &str| ApiError::new(ProblemType::InvalidBody, detail);
+    match error {
+        CallbackError::Incomplete => {
+            problem("A status callback names MessageSid, AccountSid and MessageStatus.")
+        }
+        CallbackError::Nul => problem("No field of a status callback has a NUL."),
+        CallbackError::Sid => {
+            ApiError::invalid_field("MessageSid", "must be SM or MM and 32 hexadecimal digits")
+        }
+        CallbackError::Word(field) => ApiError::invalid_field(
+            field,
+            "must be a word of 1 to 32 letters, digits, '-' or '_'",
+        ),
     }
 }
 
@@ -109,7 +122,11 @@ fn event(
         .map(|(name, value)| (name, Value::from(value)))
         .collect();
     NewEvent {
-        dedup_key: format!("tw:{message_sid}:{status}:{code}"),
+        // With whom it names: one that was sent to a wrong address must not stand in the way of the right one.
+        dedup_key: format!(
+            "tw:{message_sid}:{status}:{code}:{:08x}",
+            attempt_id.0.as_fields().0
+        ),
         provider: Provider::Twilio,
         account_ref: account_sid,
         key,

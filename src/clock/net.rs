@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+/// It waits for so many times what it should, at most.
+const EVERY_MAX: u32 = 20;
+
 /// A net below looks that start where the last one ended.
 #[derive(Debug)]
 pub struct Net {
@@ -23,9 +26,10 @@ impl Net {
         }
     }
 
-    /// Whether it is time again: `every` has gone by, and longer where the last one took long.
+    /// Whether it is time again: `every` has gone by, and longer where the last one took long. A process that stood still
+    /// meanwhile took long as well, so that there is an end to that.
     pub fn is_due(&self, every: Duration) -> bool {
-        let wait = every.max(self.took * self.part);
+        let wait = every.max((self.took * self.part).min(every * EVERY_MAX));
         self.thrown_at.is_none_or(|at| at.elapsed() >= wait)
     }
 
@@ -36,9 +40,13 @@ impl Net {
 
     /// It is over, and may have failed.
     pub fn haul(&mut self) {
-        self.took = self
-            .thrown_at
-            .map_or(Duration::ZERO, |thrown_at| thrown_at.elapsed());
+        let took = self.thrown_at.map(|thrown_at| thrown_at.elapsed());
+        self.haul_after(took.unwrap_or_default());
+    }
+
+    /// It is over and took so long, which is less than until it was noticed.
+    pub fn haul_after(&mut self, took: Duration) {
+        self.took = took;
     }
 }
 
@@ -55,9 +63,16 @@ mod tests {
         assert!(!net.is_due(Duration::from_secs(30)));
         assert!(net.is_due(Duration::ZERO));
 
-        std::thread::sleep(Duration::from_millis(20));
+        net.haul_after(Duration::from_secs(1));
+        assert!(!net.is_due(Duration::from_secs(10)), "a hundred seconds");
+        assert!(net.is_due(Duration::ZERO));
+        std::thread::sleep(Duration::from_millis(25));
+        assert!(
+            net.is_due(Duration::from_millis(1)),
+            "twenty times, at most"
+        );
+        net.throw();
         net.haul();
-        // 2 s from its start.
-        assert!(!net.is_due(Duration::from_millis(1)));
+        assert!(!net.is_due(Duration::from_secs(30)));
     }
 }

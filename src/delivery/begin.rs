@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use super::batch::{BatchSpec, Batcher, LINGER};
 use super::incarnation::Myself;
+use super::unanswered;
+use crate::clock::answer::answered;
 use crate::domain::attempt::Verdict;
 use crate::domain::holds::Holds;
 use crate::domain::ids::{AttemptId, Incarnation, MessageKey};
@@ -89,12 +91,23 @@ async fn answer(db: &Db, myself: &Myself, holds: &Holds, asked: &[MessageKey]) -
     let (keys, ids): (Vec<MessageKey>, Vec<AttemptId>) =
         tokens.iter().map(|(key, id)| (*key, *id)).unzip();
     let pool = db.batch_pool();
-    let judged =
-        retry_deadlocks(|| attempts::begin_attempts(&pool, incarnation, &keys, &ids, holds)).await;
+    let ask = || {
+        answered(attempts::begin_attempts(
+            &pool,
+            incarnation,
+            &keys,
+            &ids,
+            holds,
+        ))
+    };
+    let judged = retry_deadlocks(ask).await;
     let judged = match judged {
         Ok(judged) => judged,
         Err(error) => {
             tracing::warn!(%error, messages = keys.len(), "begin got no answer");
+            if error.is_answer_lost() {
+                unanswered::disown(db.clone(), tokens.into_iter().collect());
+            }
             return asked.iter().map(|_| Answer::Unknown).collect();
         }
     };
@@ -138,7 +151,7 @@ async fn read_contents(db: &Db, begun: &[MessageKey]) -> HashMap<MessageKey, Cal
         let mut conn = db.batch_pool().acquire().await?;
         messages::list_call_contents(&mut conn, begun).await
     };
-    match read.await {
+    match answered(read).await {
         Ok(contents) => contents
             .into_iter()
             .map(|content| (content.key, content))

@@ -18,6 +18,7 @@ use crate::store::{
     Db, LANES, StoreError, StoreResult, TenantTx, attempts, audience, campaigns, imports, lanes,
     lists, senders, templates, tenants,
 };
+use crate::telemetry;
 
 /// Why a campaign was not started.
 #[derive(Debug, thiserror::Error)]
@@ -205,7 +206,9 @@ pub async fn unschedule_campaign(
 /// deadline.
 pub async fn count_in_flight(db: &Db, tenant_id: TenantId, id: CampaignId) -> StoreResult<i64> {
     let mut tx = db.cell(tenant_id).begin().await?;
-    attempts::count_in_flight(&mut tx, tenant_id, id).await
+    let in_flight = attempts::count_in_flight(&mut tx, tenant_id, id).await?;
+    metrics::gauge!(telemetry::PAUSE_IN_FLIGHT).set(in_flight as f64);
+    Ok(in_flight)
 }
 
 async fn switch(

@@ -18,7 +18,7 @@ use crate::store::{StoreResult, SystemTx};
 
 /// Tenants whose turn comes in one tick, by ring.
 const TURNS_MAX: i64 = 48;
-/// Tenants of the last ring that come in one tick, however many go before.
+/// Tenants of each later ring that come in one tick, however many go before.
 const BULK_TURNS_MAX: i64 = 16;
 /// What the tick after one of those who go ahead lets out at most, in cost: the next of them wait for its end.
 const PORTION_MAX: i64 = 256;
@@ -118,6 +118,8 @@ impl Dealer {
         let goes_ahead = |row: &DueLane| row.ring < LAST_RING;
         if self.went_ahead {
             self.went_ahead = false;
+            // The others first: those who go ahead may have enough to take all of a short tick, each time.
+            due.sort_by_key(goes_ahead);
             return Most::Portion;
         }
         self.went_ahead = due.iter().any(goes_ahead) && !due.iter().all(goes_ahead);
@@ -158,7 +160,7 @@ fn lanes(due: &[DueLane]) -> impl Iterator<Item = (TenantId, &LaneRow)> {
 }
 
 /// Drops single messages that wait behind senders that were retired: nobody could call them off as one does a campaign.
-/// Says whether none is left.
+/// Says whether none is left; one that somebody else holds is.
 async fn drop_left_behind(tx: &mut SystemTx, lanes: &[LaneId]) -> StoreResult<bool> {
     if lanes.is_empty() {
         return Ok(true);
@@ -177,7 +179,7 @@ async fn drop_left_behind(tx: &mut SystemTx, lanes: &[LaneId]) -> StoreResult<bo
     }
     save_steps(tx, &steps).await?;
     moves.save(tx).await?;
-    Ok((locked.len() as i64) < DROPS_MAX)
+    Ok(!release::has_backlog(tx, lanes).await?)
 }
 
 #[cfg(test)]
@@ -208,7 +210,7 @@ mod tests {
             (due.iter().map(|row| row.ring).collect(), most)
         };
         assert_eq!(rings(&[0, 1, 2, 2]), (vec![0, 1], Most::OneVisit));
-        assert_eq!(rings(&[0, 1, 2, 2]), (vec![0, 1, 2, 2], Most::Portion));
+        assert_eq!(rings(&[0, 1, 2, 2]), (vec![2, 2, 0, 1], Most::Portion));
         assert_eq!(rings(&[1, 2]), (vec![1], Most::OneVisit));
         assert_eq!(rings(&[2]), (vec![2], Most::Portion));
         assert_eq!(rings(&[2]), (vec![2], Most::Room));

@@ -24,8 +24,8 @@ use crate::telemetry;
 pub(super) struct FeedbackHeard {
     halts: Vec<NewHalt>,
     signals: Vec<NewSignal>,
-    /// Whose account was refused, by which message and with which code.
-    refused: Vec<(TenantId, String, MessageKey, String)>,
+    /// Messages whose account was refused, and which account.
+    refused: Vec<(MessageKey, String)>,
     /// Accounts that took something.
     taken: Vec<(TenantId, String)>,
 }
@@ -55,9 +55,7 @@ impl FeedbackHeard {
                     code: code.clone(),
                 });
                 if codes::refuses_account(code) {
-                    let (tenant_id, account_ref) = (known.key.tenant_id, known.account_ref.clone());
-                    self.refused
-                        .push((tenant_id, account_ref, known.key, code.clone()));
+                    self.refused.push((known.key, known.account_ref.clone()));
                 }
             }
             CallOutcome::Later { code, asked, .. } => {
@@ -131,16 +129,16 @@ impl FeedbackHeard {
         if self.refused.is_empty() {
             return Ok(());
         }
-        let counted: Vec<(TenantId, &str)> = self
+        let counted: Vec<(MessageKey, &str)> = self
             .refused
             .iter()
-            .map(|(tenant_id, account_ref, ..)| (*tenant_id, account_ref.as_str()))
+            .map(|(key, account_ref)| (*key, account_ref.as_str()))
             .collect();
         let given_up = halts::count_refusals(tx, &counted, REFUSALS_MAX).await?;
         for halt in &mut self.halts {
-            let refused = self.refused.iter().find(|(_, _, key, _)| *key == halt.key);
-            halt.is_account |= refused.is_some_and(|(tenant_id, account_ref, ..)| {
-                given_up.contains(&(*tenant_id, account_ref.clone()))
+            let refused = self.refused.iter().find(|(key, _)| *key == halt.key);
+            halt.is_account |= refused.is_some_and(|(key, account_ref)| {
+                given_up.contains(&(key.tenant_id, account_ref.clone()))
             });
         }
         Ok(())

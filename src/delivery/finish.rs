@@ -10,10 +10,12 @@ use super::batch::{BatchSpec, Batcher, LINGER};
 use super::begin::retry_deadlocks;
 use super::feedback::FeedbackHeard;
 use super::outcomes::{self, Known};
+use crate::clock::answer::answered;
 use crate::domain::attempt::CallOutcome;
 use crate::domain::holds::Holds;
 use crate::domain::ids::MessageKey;
 use crate::jobs::queue::Fence;
+use crate::providers::twilio::codes::is_opt_out;
 use crate::store::suppressions::suppress_recipients;
 use crate::store::{Db, StoreError, StoreResult};
 
@@ -26,11 +28,6 @@ const BATCH: BatchSpec = BatchSpec {
 };
 /// Between two tries while the database is away.
 const TRY_EVERY: Duration = Duration::from_millis(250);
-
-/// Twilio's code for a recipient who opted out there.
-///
-/// Source: Twilio's error page 21610.
-const OPTED_OUT: &str = "21610";
 
 /// What came of one permission, and the job that looked at the message.
 #[derive(Debug, Clone)]
@@ -68,7 +65,7 @@ impl Finish {
 
 async fn record_until_stored(db: &Db, finished: &[Finished], halt: Duration) {
     loop {
-        match retry_deadlocks(|| record(db, finished, halt)).await {
+        match retry_deadlocks(|| answered(record(db, finished, halt))).await {
             Ok(()) => return,
             Err(StoreError::Unavailable(error)) => {
                 tracing::warn!(%error, outcomes = finished.len(), "outcomes wait for the database");
@@ -91,18 +88,20 @@ async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<(
         heard.answer(one, halt);
     }
     heard.save(&mut tx).await?;
-    let opted_out: Vec<MessageKey> = known.iter().filter_map(opt_out).collect();
-    suppress_recipients(&mut tx, &opted_out, OPTED_OUT).await?;
+    let opted_out: Vec<(MessageKey, String)> = known.iter().filter_map(opt_out).collect();
+    suppress_recipients(&mut tx, &opted_out).await?;
     // A fence that finds nothing belongs to a run that lost its lease; the outcome is true all the same.
     let fences: Vec<Fence> = finished.iter().map(|one| one.fence).collect();
     Fence::complete_many(tx.conn(), &fences).await?;
     tx.commit().await
 }
 
-/// The message whose recipient opted out at the provider: it shall not be asked again for anybody.
-fn opt_out(known: &Known) -> Option<MessageKey> {
+/// The message whose recipient opted out at the provider, and with which code: it shall not be asked again for anybody.
+fn opt_out(known: &Known) -> Option<(MessageKey, String)> {
     match &known.outcome {
-        CallOutcome::Refused { code } if code == OPTED_OUT => Some(known.key),
+        CallOutcome::Refused { code } if is_opt_out(known.channel, code) => {
+            Some((known.key, code.clone()))
+        }
         _ => None,
     }
 }

@@ -18,7 +18,9 @@ use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::ids::{AttemptId, MessageKey};
 use crate::domain::message::Phase;
 use crate::domain::status::{End, Status};
+use crate::providers::twilio::codes::is_opt_out;
 use crate::store::statuses::{Believed, Heard, lock_heard, save_believed};
+use crate::store::suppressions::suppress_recipients;
 use crate::store::{StoreResult, SystemTx, attempts};
 
 /// One thing a provider said of one message.
@@ -72,6 +74,7 @@ async fn merge_locked(
     let mut believed = Vec::new();
     let mut feedback = FeedbackHeard::default();
     let mut late = Vec::new();
+    let mut opted_out = Vec::new();
     note_taken(tx, &heard, &by_message).await?;
     for heard in heard {
         let Some(reports) = by_message.get(&heard.key) else {
@@ -89,11 +92,15 @@ async fn merge_locked(
         if let (Some(End::Failed), Some(code)) = (now.status.end(), &now.error_code) {
             feedback.failure(heard.key, heard.channel, code);
             late.extend(LateFailure::of(&heard, code));
+            if heard.status != Some(now.status) && is_opt_out(heard.channel, code) {
+                opted_out.push((heard.key, code.clone()));
+            }
         }
         believed.push(now);
     }
     save_believed(tx, &believed).await?;
     feedback.save(tx).await?;
+    suppress_recipients(tx, &opted_out).await?;
     order_retries(tx, &late).await?;
     moves.save(tx).await
 }

@@ -33,6 +33,7 @@ pub mod retries;
 pub mod senders;
 pub mod single;
 pub mod tenants;
+mod unanswered;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,11 +124,16 @@ impl Delivery {
         let asked_at = Clock::boottime();
         match self.inner.begin.ask(key).await {
             Answer::Granted(permission) => {
-                let finished = self.inner.call(key, *permission, fence, asked_at).await;
-                if self.inner.finish.record(finished).await {
-                    Delivered::Settled
-                } else {
-                    Delivered::NoAnswer
+                let inner = Arc::clone(&self.inner);
+                // On its own: a handler that is stopped, since its lease is lost, would leave a permission behind of which nobody
+                // says whether it was used.
+                let sending = tokio::spawn(async move {
+                    let finished = inner.call(key, *permission, fence, asked_at).await;
+                    inner.finish.record(finished).await
+                });
+                match sending.await {
+                    Ok(true) => Delivered::Settled,
+                    Ok(false) | Err(_) => Delivered::NoAnswer,
                 }
             }
             Answer::Denied(verdict) => match self.inner.put_away(key, verdict).await {

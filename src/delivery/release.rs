@@ -17,6 +17,7 @@ use super::deal::{Dealer, Done, Room};
 use super::incarnation::Myself;
 use super::moves::Moves;
 use crate::clock::Clock;
+use crate::clock::answer::answered;
 use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
 use crate::store::buckets::signals::eat_signals;
@@ -58,7 +59,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         low: LowWater::default(),
     };
     while !stop.is_cancelled() {
-        let pause = match leader.step(&myself).await {
+        let pause = match answered(leader.step(&myself)).await {
             Ok(pause) => pause,
             Err(error) => {
                 tracing::warn!(%error, "release tick failed");
@@ -205,6 +206,11 @@ impl Leader {
         };
         let now = found.now;
         term.renewed_at = started_at;
+        if found.is_quarantined {
+            // What was let out now would lie there, come back, and be charged to its rates and to the day's quota once more.
+            tx.commit().await?;
+            return Ok(Some(Done::default()));
+        }
         if falls_due(&mut self.swept_at, SWEEP_EVERY) {
             term.measure(incarnations::sum_concurrency(tx.conn()).await?);
         }
@@ -217,8 +223,11 @@ impl Leader {
         }
         let under_way = release::count_under_way(&mut tx, self.holds.deadline, self.low).await?;
         self.low = under_way.low(now, self.holds.first_look);
+        let released = under_way.count_released();
+        metrics::gauge!(telemetry::RELEASED_WINDOW, "state" => "used").set(released as f64);
+        metrics::gauge!(telemetry::RELEASED_WINDOW, "state" => "most").set(window as f64);
         let room = Room {
-            budget: window - under_way.count_released(),
+            budget: window - released,
             slots,
         };
         let done = self.dealer.deal(&mut tx, now, room, under_way).await?;

@@ -4,40 +4,32 @@
 //! ([`doubt`](crate::domain::doubt)). Two runs at once do no harm: a look is repeated, and a verdict is stored only over an
 //! attempt that is still live.
 
+mod ask;
 pub mod decide;
 
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use tokio::time::{Instant, timeout};
 
 use super::begin::retry_deadlocks;
 use super::outcomes::{self, DEADLINE, Known, LOOK_UP};
 use super::{Delivery, Inner};
 use crate::domain::attempt::{Afterwards, CallOutcome};
 use crate::domain::channel::{Channel, Provider as ProviderName};
-use crate::domain::doubt::{
-    Conclusion, OnNotSent, OnUnresolved, Owner, SKEW_AFTER, SKEW_BEFORE, Seen, Suspect,
-};
+use crate::domain::doubt::{Conclusion, OnNotSent, OnUnresolved, Owner, Seen, Suspect};
 use crate::domain::ids::{Incarnation, MessageKey};
-use crate::providers::{Candidate, LookUp, LookUpAnswer};
+use crate::providers::Candidate;
 use crate::store::doubts::{self, Doubtful, Looked, OwnerFacts};
 use crate::store::messages::locked::lock_messages;
 use crate::store::messages::{self, CallContent};
-use crate::store::{Db, StoreResult, mappings};
+use crate::store::{Db, StoreResult};
 use crate::telemetry;
 
 /// Attempts looked at by one round; an account has a fifth of it.
 const ROUND_MAX: i64 = 500;
 /// Rounds of one run; what is left comes with the next.
 const ROUNDS_MAX: usize = 20;
-/// Look-ups of one account at once.
-const LOOK_UPS_AT_ONCE: usize = 8;
-/// How long one account's look-ups may take in a round; the rest of its attempts wait for their next look, so that an
-/// account that hangs holds up nobody else.
-const ACCOUNT_MAX: Duration = Duration::from_secs(15);
 
 /// What one look found out, before it is written down.
 #[derive(Debug)]
@@ -88,68 +80,6 @@ impl Inner {
         }
         retry_deadlocks(|| self.save(now, &looks)).await?;
         Ok(looks.len())
-    }
-
-    /// Asks one account about its attempts, some at once, until its time is up.
-    async fn look_at_account(
-        &self,
-        provider: ProviderName,
-        account_ref: String,
-        mut looks: Vec<&mut Look>,
-        contents: &HashMap<MessageKey, CallContent>,
-    ) -> StoreResult<()> {
-        if provider == ProviderName::AwsSes {
-            return listen_for_account(&self.db, provider, &account_ref, looks).await;
-        }
-        let give_up_at = Instant::now() + ACCOUNT_MAX;
-        for some in looks.chunks_mut(LOOK_UPS_AT_ONCE) {
-            let asked = some.iter().map(|look| self.ask(&look.doubtful, contents));
-            let answers = join_all(asked).await;
-            let is_away = answers.iter().all(Option::is_none);
-            read(&self.db, provider, &account_ref, some, answers).await?;
-            if is_away || Instant::now() >= give_up_at {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// One look-up; none when it told nothing.
-    async fn ask(
-        &self,
-        doubtful: &Doubtful,
-        contents: &HashMap<MessageKey, CallContent>,
-    ) -> Option<LookUpAnswer> {
-        let content = contents.get(&doubtful.key)?;
-        let question = LookUp {
-            key: doubtful.key,
-            attempt_id: doubtful.attempt_id,
-            channel: doubtful.channel,
-            from: content.from.clone(),
-            to: content.to.clone()?,
-            body: content.body.clone(),
-            since: doubtful.started_at - SKEW_BEFORE,
-            until: doubtful.deadline + SKEW_AFTER,
-        };
-        let provider = self
-            .carriers
-            .provider_for(
-                doubtful.provider,
-                doubtful.channel,
-                content.credentials.as_deref(),
-            )
-            .ok()?;
-        match timeout(self.holds.call, provider.look_up(&question)).await {
-            Ok(Ok(answer)) => Some(answer),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, message.id = %doubtful.key.id, "look-up failed");
-                None
-            }
-            Err(_) => {
-                tracing::warn!(message.id = %doubtful.key.id, "look-up took too long");
-                None
-            }
-        }
     }
 
     /// Concludes and writes down, over what is still live.
@@ -272,111 +202,4 @@ async fn load(
         })
         .collect();
     Ok((now, looks, contents))
-}
-
-/// What the answers show, once those messages are left out that are known to be other attempts'.
-async fn read(
-    db: &Db,
-    provider: ProviderName,
-    account_ref: &str,
-    looks: &mut [&mut Look],
-    answers: Vec<Option<LookUpAnswer>>,
-) -> StoreResult<()> {
-    let shown: Vec<String> = answers
-        .iter()
-        .flatten()
-        .flat_map(|answer| &answer.candidates)
-        .map(|candidate| candidate.provider_message_id.clone())
-        .collect();
-    let mut claimed = HashSet::new();
-    if !shown.is_empty() {
-        let mut tx = db.batch().begin().await?;
-        claimed.extend(mappings::list_claimed(&mut tx, provider, account_ref, &shown).await?);
-    }
-    for (look, answer) in looks.iter_mut().zip(answers) {
-        let Some(answer) = answer else { continue };
-        let (seen, found) = judge(answer, &claimed);
-        look.seen = seen;
-        look.found = found;
-    }
-    Ok(())
-}
-
-fn judge(answer: LookUpAnswer, claimed: &HashSet<String>) -> (Seen, Option<Candidate>) {
-    let LookUpAnswer {
-        candidates,
-        is_complete,
-    } = answer;
-    let (mut alike, others): (Vec<Candidate>, Vec<Candidate>) = candidates
-        .into_iter()
-        .filter(|candidate| !claimed.contains(&candidate.provider_message_id))
-        .partition(|candidate| candidate.has_same_text);
-    match (alike.pop(), alike.is_empty()) {
-        (Some(_), false) => (Seen::Several, None),
-        (Some(it), true) => (Seen::It, Some(it)),
-        // A message to the same person with other words is perhaps ours, rewritten on the way.
-        (None, _) if is_complete && others.is_empty() => (Seen::Nothing, None),
-        (None, _) => (Seen::Unsure, None),
-    }
-}
-
-/// A provider that lists nothing reports by itself, or keeps silent.
-async fn listen_for_account(
-    db: &Db,
-    provider: ProviderName,
-    account_ref: &str,
-    looks: Vec<&mut Look>,
-) -> StoreResult<()> {
-    let mut tx = db.batch().begin().await?;
-    for look in looks {
-        let since = look.doubtful.started_at;
-        let is_path_alive =
-            doubts::is_event_path_alive(&mut tx, provider, account_ref, since).await?;
-        look.seen = Seen::Silence { is_path_alive };
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::status::Status;
-
-    fn candidate(id: &str, has_same_text: bool) -> Candidate {
-        Candidate {
-            provider_message_id: id.into(),
-            has_same_text,
-            created_at: DateTime::UNIX_EPOCH,
-            status: Status::parse(Channel::Sms, "queued").unwrap(),
-            error_code: None,
-        }
-    }
-
-    fn seen(candidates: Vec<Candidate>, is_complete: bool) -> Seen {
-        let claimed = HashSet::from(["SM-other".to_owned()]);
-        let answer = LookUpAnswer {
-            candidates,
-            is_complete,
-        };
-        judge(answer, &claimed).0
-    }
-
-    #[test]
-    fn only_all_and_nothing_is_nothing() {
-        assert_eq!(seen(vec![], true), Seen::Nothing);
-        assert_eq!(seen(vec![], false), Seen::Unsure);
-        assert_eq!(seen(vec![candidate("SM-other", true)], true), Seen::Nothing);
-        assert_eq!(seen(vec![candidate("SM-1", false)], true), Seen::Unsure);
-    }
-
-    #[test]
-    fn one_alike_that_is_nobody_elses_is_it() {
-        let other = candidate("SM-other", true);
-        assert_eq!(
-            seen(vec![other.clone(), candidate("SM-1", true)], false),
-            Seen::It
-        );
-        let two = vec![candidate("SM-1", true), candidate("SM-2", true)];
-        assert_eq!(seen(two, true), Seen::Several);
-    }
 }

@@ -6,6 +6,7 @@
 pub mod brand;
 pub mod bucket;
 pub mod learned;
+pub mod plan;
 
 use self::brand::BrandGrant;
 use super::channel::{Provider, text_enum};

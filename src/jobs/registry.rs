@@ -55,9 +55,11 @@ pub const QUEUES: &[QueueLine] = &[
         concurrency: 2,
         claims_in_turns: true,
     },
+    // Some of them run for minutes, each mostly in one statement or in wait for a provider; those that come every second must
+    // not wait for these.
     QueueLine {
         name: HOUSE,
-        concurrency: 4,
+        concurrency: 12,
         claims_in_turns: false,
     },
 ];

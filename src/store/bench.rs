@@ -6,9 +6,11 @@ use sqlx::{ConnectOptions, Connection, Executor, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::release::SHARD;
+use super::tenants::save_plan;
 use super::{StoreError, StoreResult, SystemTx};
 use crate::domain::ids::{Incarnation, MessageId, MessageKey, TenantId};
 use crate::domain::message::Phase;
+use crate::domain::rate::plan::Plan;
 
 /// What a database has done since it was made; two of these tell what lies between.
 #[derive(Debug, Clone, Copy)]
@@ -103,15 +105,14 @@ pub async fn set_rates(
     weight: i16,
     segments_per_sec: Option<f64>,
 ) -> StoreResult<()> {
-    query!(
-        r#"
-        WITH senders AS (
-            UPDATE senders SET segments_per_sec_override = $3::float8 WHERE tenant_id = $1
-        )
-        UPDATE tenants SET weight = $2, plan_segments_per_sec = $3::float8 WHERE id = $1
-        "#,
-        tenant_id.0,
+    let plan = Plan {
+        segments_per_sec,
         weight,
+    };
+    save_plan(tx, tenant_id, &plan).await?;
+    query!(
+        "UPDATE senders SET segments_per_sec_override = $2::float8 WHERE tenant_id = $1",
+        tenant_id.0,
         segments_per_sec,
     )
     .execute(tx.conn())

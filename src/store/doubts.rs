@@ -43,9 +43,8 @@ pub struct Doubtful {
     pub on_unresolved: OnUnresolved,
 }
 
-/// Live attempts whose next look is due, the longest overdue first, at most a fifth of `limit` per account;
-/// and the instant it is. They are not locked: whoever
-/// settles one holds its message's lock and asks whether it is still live.
+/// Live attempts whose next look is due, of each account the longest overdue and at most a fifth of `limit`; and the instant
+/// it is. They are not locked: whoever settles one holds its message's lock and asks whether it is still live.
 pub async fn list_due(
     tx: &mut SystemTx,
     limit: i64,
@@ -53,19 +52,21 @@ pub async fn list_due(
     let now = read_now(tx).await?;
     let rows = query!(
         r#"
-        -- Fenced: the few that are due, then each by its key.
-        WITH overdue AS MATERIALIZED (
-            SELECT a.*
-            FROM send_attempts a
-            WHERE a.state IN (0, 2) AND a.next_look_at <= app_now()
-            ORDER BY a.next_look_at
-            LIMIT 10 * $1::bigint
-        ), due AS MATERIALIZED (
-            -- A share for each account, so that one that hangs does not fill the round.
+        -- Fenced: the few that are looked at, then each by its key.
+        WITH due AS MATERIALIZED (
             SELECT r.*
-            FROM (SELECT o.*, row_number() OVER (PARTITION BY o.provider, o.account_ref ORDER BY o.next_look_at) AS place
-                  FROM overdue o) r
+            FROM (
+                -- All that are due: among the oldest alone might be none but those of an account that hangs.
+                SELECT a.tenant_id, a.message_id, a.attempt_no, a.id, a.incarnation, a.state, a.provider, a.account_ref,
+                       a.started_at, a.deadline, a.signed_at, a.first_empty_look_at, a.next_look_at,
+                       row_number() OVER (PARTITION BY a.provider, a.account_ref ORDER BY a.next_look_at) AS place
+                FROM send_attempts a
+                WHERE a.state IN (0, 2) AND a.next_look_at <= app_now()
+            ) r
+            -- A share for each account, so that one that hangs does not fill the round, and its first before another's second.
             WHERE 5 * r.place <= $1::bigint
+            ORDER BY r.place, r.next_look_at
+            LIMIT $1
         )
         SELECT d.tenant_id AS "tenant_id!", d.message_id AS "message_id!", d.attempt_no AS "attempt_no!", d.id AS "id!",
                d.incarnation AS "incarnation!", d.state AS "state!", d.provider AS "provider!",
@@ -75,7 +76,6 @@ pub async fn list_due(
         JOIN messages m ON m.tenant_id = d.tenant_id AND m.id = d.message_id
         JOIN tenants t ON t.id = d.tenant_id
         ORDER BY d.next_look_at
-        LIMIT $1
         "#,
         limit,
     )
@@ -117,8 +117,8 @@ pub struct OwnerFacts {
     pub has_ended: bool,
     /// Nobody holds its lock.
     pub is_lock_free: bool,
-    /// When the server started, and with it lost every lock.
-    pub server_started_at: DateTime<Utc>,
+    /// When the server itself last lost locks; since then each was given up by its owner, or with its session.
+    pub locks_lost_at: DateTime<Utc>,
 }
 
 impl OwnerFacts {
@@ -128,7 +128,7 @@ impl OwnerFacts {
             Owner::Finished
         } else if !self.is_lock_free {
             Owner::Alive
-        } else if self.server_started_at < started_at {
+        } else if self.locks_lost_at < started_at {
             Owner::Gone
         } else {
             Owner::GoneOrCutOff
@@ -147,7 +147,16 @@ pub async fn list_owner_facts(
         r#"
         SELECT u.id AS "id!", COALESCE(i.ended_at IS NOT NULL, false) AS "has_ended!",
                pg_try_advisory_xact_lock_shared(incarnation_lock_key(u.id)) AS "is_lock_free!",
-               pg_postmaster_start_time() AS "server_started_at!"
+               -- A server that starts has lost every lock. So has one of which a single process crashed, and that is no start:
+               -- but it threw its statistics away and says when. Whoever resets them by hand makes a hold longer, never shorter.
+               -- One that was promoted never had the locks of the server before it, and may have run for long: on its timeline
+               -- it was first met afterwards.
+               GREATEST(
+                   pg_postmaster_start_time(),
+                   (SELECT b.stats_reset FROM pg_stat_bgwriter b),
+                   (SELECT t.seen_at FROM database_timelines t
+                    WHERE t.timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))
+               ) AS "locks_lost_at!"
         FROM unnest($1::bigint[]) AS u (id)
         LEFT JOIN incarnations i ON i.id = u.id
         "#,
@@ -161,7 +170,7 @@ pub async fn list_owner_facts(
             incarnation: Incarnation(row.id),
             has_ended: row.has_ended,
             is_lock_free: row.is_lock_free,
-            server_started_at: row.server_started_at,
+            locks_lost_at: row.locks_lost_at,
         })
         .collect())
 }

@@ -52,7 +52,8 @@ pub async fn halt_retired(
     Ok(())
 }
 
-/// Ends a halt before its time. Says whether there was one.
+/// Ends a halt before its time. Says whether there was one. What the account was refused for before then counts no more, which
+/// [`count_refusals`] sees to.
 pub async fn lift_halt(
     tx: &mut TenantTx,
     tenant_id: TenantId,
@@ -101,7 +102,7 @@ pub struct Halted {
 }
 
 /// Halts senders. One that is halted for longer stays so, with its reason; one whose halt somebody lifted is not halted again
-/// by what was handed over before that.
+/// for a call that began before that.
 pub async fn save_halts(tx: &mut SystemTx, new: &[NewHalt]) -> StoreResult<Vec<Halted>> {
     if new.is_empty() {
         return Ok(Vec::new());
@@ -115,8 +116,14 @@ pub async fn save_halts(tx: &mut SystemTx, new: &[NewHalt]) -> StoreResult<Vec<H
     let rows = query!(
         r#"
         WITH asked AS MATERIALIZED (
-            SELECT m.tenant_id, m.lane_id, m.phase_at, u.is_account, u.reason, u.code,
-                   COALESCE(app_now() + u.rest, 'infinity') AS until
+            SELECT m.tenant_id, m.lane_id, u.is_account, u.reason, u.code,
+                   COALESCE(app_now() + u.rest, 'infinity') AS until,
+                   -- Not when the message last moved: whoever records an answer has just moved it. No join: each newest attempt
+                   -- by its key.
+                   COALESCE((SELECT c.started_at
+                             FROM send_attempts c
+                             WHERE c.tenant_id = m.tenant_id AND c.message_id = m.id AND c.attempt_no = m.attempt_no),
+                            m.phase_at) AS began_at
             FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::interval[], $5::text[], $6::text[])
                  AS u (tenant_id, id, is_account, rest, reason, code)
             JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
@@ -128,7 +135,7 @@ pub async fn save_halts(tx: &mut SystemTx, new: &[NewHalt]) -> StoreResult<Vec<H
             JOIN senders t ON t.tenant_id = s.tenant_id AND t.status <> 'released'
              AND (t.id = s.id OR a.is_account AND t.account_ref = s.account_ref)
             LEFT JOIN halts h ON h.tenant_id = t.tenant_id AND h.sender_id = t.id
-            WHERE h.lifted_at IS NULL OR h.lifted_at <= a.phase_at
+            WHERE h.lifted_at IS NULL OR h.lifted_at <= a.began_at
             ORDER BY t.tenant_id, t.id, a.until DESC, a.code
         )
         INSERT INTO halts (tenant_id, sender_id, until, reason, code)
@@ -161,29 +168,52 @@ pub async fn save_halts(tx: &mut SystemTx, new: &[NewHalt]) -> StoreResult<Vec<H
         .collect())
 }
 
-/// Counts refusals of accounts, one for each entry. Answers those that were refused `most` times in a row or more.
+/// Counts refusals of accounts, one for each message that met one. Answers those accounts that were refused `most` times in a
+/// row or more.
+///
+/// Whoever lifts the halt of a sender vouches for its account: what was counted before is forgotten, and a call that began before
+/// does not count.
 pub async fn count_refusals(
     tx: &mut SystemTx,
-    refused: &[(TenantId, &str)],
+    refused: &[(MessageKey, &str)],
     most: i32,
 ) -> StoreResult<Vec<(TenantId, String)>> {
-    let tenant_ids: Vec<Uuid> = refused.iter().map(|(tenant_id, _)| tenant_id.0).collect();
-    let accounts: Vec<&str> = refused
-        .iter()
-        .map(|(_, account_ref)| *account_ref)
-        .collect();
+    let (keys, accounts): (Vec<MessageKey>, Vec<&str>) = refused.iter().copied().unzip();
+    let (tenant_ids, ids) = MessageKey::columns(&keys);
     let rows = query!(
         r#"
+        WITH refused AS MATERIALIZED (
+            SELECT u.tenant_id, u.account_ref,
+                   -- No join: each newest attempt by its key.
+                   COALESCE((SELECT c.started_at
+                             FROM send_attempts c
+                             WHERE c.tenant_id = m.tenant_id AND c.message_id = m.id AND c.attempt_no = m.attempt_no),
+                            m.phase_at) AS began_at
+            FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (tenant_id, id, account_ref)
+            JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
+        )
         INSERT INTO account_refusals AS a (tenant_id, account_ref, refusals)
-        SELECT u.tenant_id, u.account_ref, count(*)
-        FROM unnest($1::uuid[], $2::text[]) AS u (tenant_id, account_ref)
-        GROUP BY u.tenant_id, u.account_ref
-        ORDER BY u.tenant_id, u.account_ref
+        SELECT r.tenant_id, r.account_ref, count(*)
+        FROM refused r
+        WHERE NOT EXISTS (SELECT
+                          FROM senders s
+                          JOIN halts h ON h.tenant_id = s.tenant_id AND h.sender_id = s.id
+                          WHERE s.tenant_id = r.tenant_id AND s.account_ref = r.account_ref AND h.lifted_at > r.began_at)
+        GROUP BY r.tenant_id, r.account_ref
+        ORDER BY r.tenant_id, r.account_ref
         ON CONFLICT (tenant_id, account_ref) DO UPDATE
-        SET refusals = a.refusals + EXCLUDED.refusals, last_at = app_now()
+        SET refusals = EXCLUDED.refusals
+                + CASE WHEN EXISTS (SELECT
+                                    FROM senders s
+                                    JOIN halts h ON h.tenant_id = s.tenant_id AND h.sender_id = s.id
+                                    WHERE s.tenant_id = a.tenant_id AND s.account_ref = a.account_ref
+                                      AND h.lifted_at > a.last_at)
+                       THEN 0 ELSE a.refusals END,
+            last_at = app_now()
         RETURNING a.tenant_id, a.account_ref, a.refusals
         "#,
         &tenant_ids,
+        &ids,
         &accounts as &[&str],
     )
     .fetch_all(tx.conn())

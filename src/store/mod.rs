@@ -149,6 +149,12 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
 impl From<crate::domain::UnknownWord> for StoreError {
     fn from(word: crate::domain::UnknownWord) -> Self {
         Self::Unreadable(word.to_string())
@@ -159,6 +165,14 @@ impl StoreError {
     /// Whether the same may succeed a little later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Deadlock(_))
+    }
+
+    /// Whether what was asked may have been done all the same, and only the answer was lost.
+    pub fn is_answer_lost(&self) -> bool {
+        let never_asked = |error: &sqlx::Error| {
+            matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
+        };
+        matches!(self, Self::Unavailable(error) if !never_asked(error))
     }
 
     /// The constraint that refused, if one did.

@@ -101,7 +101,8 @@ impl Pools {
             cell_app: pool(&options.cell, "cell", APP, &REQUEST, max),
             cell_system: pool(&options.cell, "cell", SYSTEM, &REQUEST, max),
             batch: pool(&options.cell, "cell", SYSTEM, &BATCH, max),
-            tick: pool(&options.cell, "cell", SYSTEM, &TICK, 1),
+            // One ticks; the other is for when the first got no answer.
+            tick: pool(&options.cell, "cell", SYSTEM, &TICK, 2),
             claim: pool(&options.cell, "cell", SYSTEM, &CLAIM, max.min(4)),
             cell_direct: with_session(
                 &options.cell_direct,

@@ -14,7 +14,7 @@ use crate::domain::ids::{AttemptId, MessageId, MessageKey, TenantId};
 /// One thing a provider told us of one attempt.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// The same for each repeat of the same event.
+    /// The same for each repeat of the same event to the same address.
     pub dedup_key: String,
     /// Who told us.
     pub provider: Provider,
@@ -99,12 +99,12 @@ pub struct EventRef {
 pub struct DueEvent {
     /// Where it lies.
     pub at: EventRef,
-    /// Which message.
+    /// Which message it is about; as the event names it while we know of no such attempt.
     pub key: MessageKey,
-    /// Which of its attempts.
+    /// Which of its attempts, as the event names it.
     pub attempt_id: AttemptId,
-    /// That attempt's number and channel; none while we know of no such attempt.
-    pub attempt: Option<(i16, Channel)>,
+    /// The message's channel; none while we know of no such attempt.
+    pub channel: Option<Channel>,
     /// What the provider calls the message.
     pub provider_message_id: String,
     /// The provider's word.
@@ -132,23 +132,31 @@ pub async fn take_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<DueEvent
             ORDER BY e.next_try_at
             LIMIT $1
             FOR UPDATE SKIP LOCKED
+        ), known AS MATERIALIZED (
+            -- No joins: each attempt and each message by its key.
+            SELECT d.received_day, d.dedup_key, d.tenant_id, d.message_id, d.attempt_id, d.provider_message_id, d.status,
+                   d.error_code, d.received_at, d.tries,
+                   COALESCE(
+                       (SELECT a.message_id FROM send_attempts a
+                        WHERE a.tenant_id = d.tenant_id AND a.message_id = d.message_id AND a.id = d.attempt_id),
+                       -- An attempt that was forgotten and found in a list lost its token: it goes by what the provider calls it,
+                       -- and is the message's that was given it, since the tenant may have two with the same words to one person.
+                       -- The tenant is no condition: an index that begins with it would offer itself instead.
+                       (SELECT CASE WHEN p.tenant_id = d.tenant_id THEN p.message_id END
+                        FROM message_provider_mappings p
+                        WHERE p.provider = d.provider AND p.provider_account = d.account_ref
+                          AND p.provider_message_id = d.provider_message_id
+                          AND 'reconciliation' = (SELECT a.resolved_by FROM send_attempts a
+                                                  WHERE a.tenant_id = p.tenant_id AND a.message_id = p.message_id
+                                                    AND a.attempt_no = p.attempt_no))) AS known_id
+            FROM due d
         )
-        -- No joins: each attempt and each message by its key.
-        SELECT d.received_day AS "received_day!", d.dedup_key AS "dedup_key!", d.tenant_id AS "tenant_id!",
-               d.message_id AS "message_id!", d.attempt_id AS "attempt_id!", d.status AS "status!", d.error_code,
-               d.provider_message_id AS "provider_message_id!", d.received_at AS "received_at!", d.tries AS "tries!",
-               COALESCE(
-                   (SELECT a.attempt_no FROM send_attempts a
-                    WHERE a.tenant_id = d.tenant_id AND a.message_id = d.message_id AND a.id = d.attempt_id),
-                   -- An attempt that was forgotten and found in a list lost its token: it goes by what the provider calls it.
-                   (SELECT p.attempt_no FROM message_provider_mappings p
-                    WHERE p.provider = d.provider AND p.provider_account = d.account_ref
-                      AND p.provider_message_id = d.provider_message_id
-                      AND 'reconciliation' = (SELECT a.resolved_by FROM send_attempts a
-                                              WHERE a.tenant_id = p.tenant_id AND a.message_id = p.message_id
-                                                AND a.attempt_no = p.attempt_no))) AS attempt_no,
-               (SELECT m.channel FROM messages m WHERE m.tenant_id = d.tenant_id AND m.id = d.message_id) AS channel
-        FROM due d
+        SELECT k.received_day AS "received_day!", k.dedup_key AS "dedup_key!", k.tenant_id AS "tenant_id!",
+               COALESCE(k.known_id, k.message_id) AS "message_id!", k.attempt_id AS "attempt_id!", k.status AS "status!",
+               k.error_code, k.provider_message_id AS "provider_message_id!", k.received_at AS "received_at!",
+               k.tries AS "tries!",
+               (SELECT m.channel FROM messages m WHERE m.tenant_id = k.tenant_id AND m.id = k.known_id) AS channel
+        FROM known k
         "#,
         limit,
     )
@@ -167,7 +175,7 @@ pub async fn take_due(tx: &mut SystemTx, limit: i64) -> StoreResult<Vec<DueEvent
                     id: MessageId(row.message_id),
                 },
                 attempt_id: AttemptId(row.attempt_id),
-                attempt: row.attempt_no.zip(channel),
+                channel,
                 provider_message_id: row.provider_message_id,
                 status: row.status,
                 error_code: row.error_code.filter(|code| told_code(code).is_some()),

@@ -53,6 +53,8 @@ pub struct Found {
     pub has_signals: bool,
     /// Whether deferred messages are due again.
     pub has_due: bool,
+    /// Whether the database is in quarantine, so that nothing begins.
+    pub is_quarantined: bool,
 }
 
 /// The fence: the first statement of each tick. It says what there is to do; nothing when another leader took over, and the
@@ -110,7 +112,9 @@ pub async fn renew_term(
         )
         SELECT term.now AS "now!",
                EXISTS (SELECT FROM bucket_signals) AS "has_signals!",
-               EXISTS (SELECT FROM messages WHERE waiting_phase = -1 AND ready_at <= (SELECT app_now())) AS "has_due!"
+               EXISTS (SELECT FROM messages WHERE waiting_phase = -1 AND ready_at <= (SELECT app_now())) AS "has_due!",
+               NOT EXISTS (SELECT FROM database_timelines d WHERE d.released_at IS NOT NULL
+                           AND d.timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)) AS "is_quarantined!"
         FROM term
         "#,
         SHARD,
@@ -249,6 +253,23 @@ pub async fn time_to_work(tx: &mut SystemTx) -> StoreResult<Option<Duration>> {
     .fetch_one(tx.conn())
     .await?;
     Ok(secs.map(|secs| Duration::from_secs_f64(secs.max(0.0))))
+}
+
+/// Whether anything waits in one of these lanes.
+pub async fn has_backlog(tx: &mut SystemTx, lanes: &[LaneId]) -> StoreResult<bool> {
+    let lane_ids: Vec<i64> = lanes.iter().map(|id| id.0).collect();
+    let has_backlog = query_scalar!(
+        r#"
+        SELECT EXISTS (
+            SELECT FROM unnest($1::bigint[]) AS u (id)
+            CROSS JOIN LATERAL (SELECT FROM messages m WHERE m.lane_id = u.id AND m.waiting_phase = 0 LIMIT 1) m
+        ) AS "has_backlog!"
+        "#,
+        &lane_ids,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(has_backlog)
 }
 
 /// Switches lanes off whose campaign or tenant is stopped.

@@ -131,30 +131,31 @@ pub async fn insert_suppression(
     Ok(())
 }
 
-/// Suppresses the recipients of messages, because their provider says that they opted out. Locks nothing: an address that
-/// is there stays as it is.
+/// Suppresses the recipients of messages, because their provider says with a code that they opted out. Locks nothing: an
+/// address that is there stays as it is.
 pub async fn suppress_recipients(
     tx: &mut SystemTx,
-    keys: &[MessageKey],
-    source: &str,
+    opted_out: &[(MessageKey, String)],
 ) -> StoreResult<()> {
-    if keys.is_empty() {
+    if opted_out.is_empty() {
         return Ok(());
     }
-    let (tenant_ids, ids) = MessageKey::columns(keys);
+    let keys: Vec<MessageKey> = opted_out.iter().map(|(key, _)| *key).collect();
+    let (tenant_ids, ids) = MessageKey::columns(&keys);
+    let codes: Vec<&str> = opted_out.iter().map(|(_, code)| code.as_str()).collect();
     query!(
         r#"
         INSERT INTO suppressions (tenant_id, channel, dest_mac, reason, source)
-        SELECT DISTINCT m.tenant_id, m.channel, m.dest_mac, 'provider', $3
-        FROM unnest($1::uuid[], $2::uuid[]) AS u (tenant_id, id)
+        SELECT DISTINCT m.tenant_id, m.channel, m.dest_mac, 'provider', u.code
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (tenant_id, id, code)
         JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         -- One order for every writer of many rows, so that two of them never deadlock.
-        ORDER BY m.tenant_id, m.channel, m.dest_mac
+        ORDER BY m.tenant_id, m.channel, m.dest_mac, u.code
         ON CONFLICT (tenant_id, channel, dest_mac) DO NOTHING
         "#,
         &tenant_ids,
         &ids,
-        source,
+        &codes as &[&str],
     )
     .execute(tx.conn())
     .await?;

@@ -6,6 +6,7 @@ use sqlx::{PgConnection, query, query_as, query_scalar};
 use super::control::directory::DirectoryEntry;
 use super::{StoreError, StoreResult, SystemTx, TenantTx, affected};
 use crate::domain::ids::TenantId;
+use crate::domain::rate::plan::Plan;
 
 /// What the cell knows of a tenant.
 #[derive(Debug, Clone)]
@@ -80,6 +81,42 @@ pub async fn save_settings(tx: &mut TenantTx, id: TenantId, row: &TenantRow) -> 
     .execute(tx.conn())
     .await?;
     affected(&done, 1, "tenant")
+}
+
+/// What the tenant pays for.
+pub async fn load_plan(tx: &mut SystemTx, id: TenantId) -> StoreResult<Plan> {
+    query_as!(
+        Plan,
+        "SELECT plan_segments_per_sec::float8 AS segments_per_sec, weight FROM tenants WHERE id = $1",
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: "tenant" })
+}
+
+/// Replaces what the tenant pays for, and answers what it was. The leader reads it at its next tick; the turn's weight, at the
+/// next wake of one of the tenant's lanes.
+pub async fn save_plan(tx: &mut SystemTx, id: TenantId, plan: &Plan) -> StoreResult<Plan> {
+    query_as!(
+        Plan,
+        r#"
+        WITH before AS MATERIALIZED (
+            SELECT id, plan_segments_per_sec, weight FROM tenants WHERE id = $1 FOR NO KEY UPDATE
+        )
+        UPDATE tenants t
+        SET plan_segments_per_sec = $2::float8, weight = $3, updated_at = app_now()
+        FROM before b
+        WHERE t.id = b.id
+        RETURNING b.plan_segments_per_sec::float8 AS segments_per_sec, b.weight
+        "#,
+        id.0,
+        plan.segments_per_sec,
+        plan.weight,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound { what: "tenant" })
 }
 
 /// Waits until every begin of the tenant that is under way has committed, and lets no other start before this transaction

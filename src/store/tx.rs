@@ -91,6 +91,13 @@ impl<K> Tx<K> {
     }
 }
 
+impl Tx<System> {
+    /// Gives its locks back before anything else is done. One that is dropped does so a moment later.
+    pub async fn rollback(self) -> StoreResult<()> {
+        Ok(self.inner.rollback().await?)
+    }
+}
+
 /// Gives a connection the offset of the clock, where there is one: a session keeps what it started with.
 pub(super) async fn set_clock_offset(
     conn: &mut PgConnection,

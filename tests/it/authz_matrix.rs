@@ -103,6 +103,8 @@ fn people() -> Vec<Row> {
         ("get_tenant_as_operator", Operator, Nothing),
         ("suspend_tenant", Operator, Nothing),
         ("resume_tenant", Operator, Nothing),
+        ("get_tenant_plan", Operator, Nothing),
+        ("set_tenant_plan", Operator, Json(json!({}))),
         (
             "create_demo_tenant",
             Operator,

@@ -21,6 +21,7 @@ mod campaign_pace;
 mod campaign_switches;
 mod campaigns_api;
 mod catalogue;
+mod changed_paces;
 mod commands;
 mod contact_changes;
 mod contacts_api;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engageninja::domain::counts::CountWord;
 use engageninja::store::Db;
 use engageninja::store::timelines::is_quarantined;
 use poem::http::Method;
@@ -32,12 +33,13 @@ async fn nothing_begins_on_an_unknown_server_until_it_is_released() {
     let world = World::start().await;
     world.add_contacts(10).await;
     let (app, tenant) = App::beside(&world).await;
-    world.db.execute(OTHER_TIMELINE).await;
     let campaign = world.campaign("Hello {{ first_name }}").await;
     let released = world.let_out(campaign, 10).await;
     assert_eq!(released.len(), 10);
 
+    world.db.execute(OTHER_TIMELINE).await;
     assert!(world.is_quarantined().await);
+    let later = world.campaign("Hello again, {{ first_name }}").await;
     let worker = world.worker().await;
     let health = answer(app.request(Method::GET, "/health/ready"))
         .await
@@ -46,6 +48,20 @@ async fn nothing_begins_on_an_unknown_server_until_it_is_released() {
     let tried = "SELECT count(*) FROM jobs WHERE queue = 'send' AND state = 2";
     eventually("the jobs wait", || async { world.number(tried).await > 0 }).await;
     assert_eq!(world.number("SELECT count(*) FROM send_attempts").await, 0);
+    eventually("the next campaign waits", || async {
+        world.counts(later).await.get(CountWord::Queued) == 10
+    })
+    .await;
+    // Twenty ticks of the release, and a slot that is over.
+    world.db.advance(world.holds.slot).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM jobs WHERE queue = 'send'")
+            .await,
+        10,
+        "nothing more is let out, and nothing again"
+    );
 
     let cookie = app.operator(&tenant).await;
     let listed = answer(app.with_cookie(&cookie, Method::GET, "/api/ops/timelines"))
@@ -73,7 +89,7 @@ async fn nothing_begins_on_an_unknown_server_until_it_is_released() {
     answer(release(&path)).await.problem(409, "conflict");
 
     eventually("all go out", || async {
-        world.through(campaign).await == 10
+        world.through(campaign).await == 10 && world.through(later).await == 10
     })
     .await;
     worker.drain(Duration::from_secs(5)).await;

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use engageninja::delivery::inbox::fold::fold_events;
 use engageninja::dev::fake_twilio::{
     ACCOUNT_SID, AUTH_TOKEN, Accepted, Act, Callback, CallbackWeather, Reply, Weather,
 };
+use engageninja::domain::channel::Provider;
 use engageninja::domain::counts::{CountWord, Counts};
-use engageninja::domain::ids::CampaignId;
+use engageninja::domain::ids::{AttemptId, CampaignId, MessageId, MessageKey, TenantId};
+use engageninja::store::provider_events::NewEvent;
+use futures_util::future::join_all;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::Method;
 use sqlx::Row;
 use uuid::Uuid;
@@ -76,6 +81,19 @@ impl Office {
             .form(&callback.form);
         let got = answer(request).await;
         (got.status.as_u16(), got.text)
+    }
+
+    /// Twilio says of a message what became of it.
+    async fn tell(&self, message: &Accepted, status: &str, code: &str) {
+        let address = message.status_callback.clone().unwrap();
+        let fields = with_field(form(message, status, ACCOUNT_SID), "ErrorCode", code);
+        let callback = Callback::new(&address, fields, AUTH_TOKEN);
+        let (status, text) = self.post(&callback).await;
+        assert_eq!(status, 204, "{text}");
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        self.it.world.number(sql).await
     }
 
     /// What the product believes of every message, by its recipient, and what it heard of each.
@@ -208,6 +226,12 @@ fn form(message: &Accepted, status: &str, account_sid: &str) -> Vec<(String, Str
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .to_vec()
+}
+
+fn with_field(mut form: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String, String)> {
+    form.retain(|(key, _)| key != name);
+    form.push((name.to_owned(), value.to_owned()));
+    form
 }
 
 fn with_mark(address: &str, name: &str, value: &str) -> String {
@@ -347,6 +371,139 @@ async fn what_names_nothing_of_ours_is_kept_and_does_no_harm() {
     assert_eq!(office.believed(campaign).await.0, messages);
 }
 
+/// Two tenants on one account: the signature fits, and the message is not the tenant's. It comes before the right one, once
+/// where that is merged at once and once where it is stored only.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenant_of_the_account_in_the_address_moves_nobody_and_hides_nothing() {
+    let office = Office::open(held()).await;
+    let other = office.it.another("second", "+12025550107").await;
+    let campaign = office.send(100).await;
+    let right = office.it.fake.take_held();
+    let misled: Vec<Callback> = office
+        .it
+        .fake
+        .ledger()
+        .accepted()
+        .iter()
+        .flat_map(|one| {
+            let address = one.status_callback.clone().unwrap();
+            let wrong = with_mark(&address, "t", &other.tenant_id.to_string());
+            ["sent", "delivered"]
+                .map(|word| Callback::new(&wrong, form(one, word, ACCOUNT_SID), AUTH_TOKEN))
+        })
+        .collect();
+    let (before, ..) = office.believed(campaign).await;
+    for callback in misled.iter().take(3) {
+        assert_eq!(office.post(callback).await.0, 204);
+    }
+    let statuses = office.it.fake.post(misled, 3).await;
+    assert!(statuses.iter().all(|status| *status == Some(204)));
+    office.folded().await;
+    assert_eq!(office.believed(campaign).await.0, before);
+    let of_other = "SELECT count(*) FROM messages m JOIN control.tenant_directory d ON d.tenant_id = m.tenant_id WHERE d.slug = 'second'";
+    assert_eq!(office.it.world.number(of_other).await, 0);
+    let waiting = "SELECT count(*) FROM provider_events WHERE folded_at IS NULL AND tries > 0";
+    assert_eq!(
+        office.it.world.number(waiting).await,
+        200,
+        "kept, should its attempt come to be known"
+    );
+
+    let statuses = office.it.fake.post(right, 5).await;
+    assert!(statuses.iter().all(|status| *status == Some(204)));
+    office.folded().await;
+    let counts = office.it.world.counts(campaign).await;
+    let told = counts.get(CountWord::Delivered) + counts.get(CountWord::Failed);
+    assert_eq!(told, 100, "{counts:?}");
+}
+
+/// A person is about to decide, and the provider's word arrives before, or meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_evidence_has_overtaken_is_refused_and_sends_nothing() {
+    const PEOPLE: u32 = 12;
+    let office = Office::open(held()).await;
+    let world = &office.it.world;
+    world
+        .db
+        .execute("UPDATE cell.tenants SET on_unresolved = 'park', on_not_sent = 'park'")
+        .await;
+    // Taken, whatever was answered; the list does not have them yet.
+    let lie = Act::taken(Reply::Error {
+        status: 500,
+        code: 20500,
+    });
+    office.it.fake.script((0..PEOPLE).map(|_| lie.clone()));
+    let campaign = office.send(PEOPLE).await;
+    office.it.fake.set_weather(Weather {
+        callbacks: held(),
+        listing_lag_ms: 10 * 86_400_000,
+        ..Weather::default()
+    });
+    world.settle().await;
+    let counts = world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::Parked), i64::from(PEOPLE));
+
+    let tenant = crate::harness::app::Tenant {
+        id: world.tenant_id,
+        slug: "dojo".to_owned(),
+    };
+    let key = office
+        .app
+        .key(&tenant, engageninja::domain::actor::Role::Sender)
+        .await;
+    let decide = async |callback: &Callback| {
+        let id = mark_of(callback, "m");
+        let body = serde_json::json!({"decision": "send_again", "reason": "nobody answers"});
+        let path = format!("/api/messages/{id}/decide");
+        office.app.post(&key, &path, &body).await
+    };
+    let sent: Vec<Callback> = office
+        .it
+        .fake
+        .take_held()
+        .into_iter()
+        .filter(|callback| callback.form.iter().any(|(_, value)| value == "sent"))
+        .collect();
+    assert_eq!(sent.len(), PEOPLE as usize);
+
+    assert_eq!(office.post(&sent[0]).await.0, 204);
+    let late = decide(&sent[0]).await.problem(409, "message-not-parked");
+    assert!(
+        late["detail"].as_str().unwrap().contains("handed_over"),
+        "{late}"
+    );
+    let mut again = 0;
+    for callback in &sent[1..] {
+        let (status, decided) = tokio::join!(office.post(callback), decide(callback));
+        assert_eq!(status.0, 204);
+        if decided.status == 200 {
+            again += 1;
+        } else {
+            decided.problem(409, "message-not-parked");
+        }
+    }
+    office.folded().await;
+    let counts = world.counts(campaign).await;
+    assert!(counts.is_balanced(), "{counts:?}");
+    assert_eq!(counts.get(CountWord::Parked), 0);
+    let decisions = "SELECT count(*) FROM audit_log WHERE action = 'decide_message'";
+    assert_eq!(
+        world.number(decisions).await,
+        again,
+        "only what had its effect"
+    );
+    // Whom nobody decided on has one attempt, and it was accepted.
+    let settled = "SELECT count(*) FROM send_attempts WHERE state = 1 AND attempt_no = 1";
+    assert_eq!(world.number(settled).await, i64::from(PEOPLE));
+    assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+}
+
+fn mark_of(callback: &Callback, name: &str) -> String {
+    let url: url::Url = callback.url.parse().unwrap();
+    let found = url.query_pairs().find(|(key, _)| key == name);
+    found.unwrap().1.into_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_times_the_same_is_once() {
     let office = Office::open(held()).await;
@@ -365,4 +522,287 @@ async fn ten_times_the_same_is_once() {
     assert!(statuses.iter().all(|status| *status == Some(204)));
     let number = |sql: &'static str| office.it.world.number(sql);
     assert_eq!(number("SELECT count(*) FROM provider_events").await, 2);
+}
+
+/// Text that nothing makes shorter.
+fn noise(chars: usize) -> String {
+    const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    (0..chars)
+        .map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]))
+        .collect()
+}
+
+/// Fields that no column or no key takes, or that Twilio would never send, each with a word of its refusal.
+fn impossible() -> Vec<(&'static str, String, &'static str)> {
+    vec![
+        ("Body", "a\0b".into(), "NUL"),
+        ("a\0b", "x".into(), "NUL"),
+        ("MessageSid", "SM\0".into(), "NUL"),
+        ("MessageSid", "SM1".into(), "MessageSid"),
+        ("MessageSid", format!("SM{}", noise(2_660)), "MessageSid"),
+        ("MessageSid", format!("SM{}", noise(5_000)), "MessageSid"),
+        ("MessageStatus", "deli vered".into(), "MessageStatus"),
+        (
+            "MessageStatus",
+            "delivered\u{1f4a9}".into(),
+            "MessageStatus",
+        ),
+        ("MessageStatus", noise(5_000), "MessageStatus"),
+        ("ErrorCode", "30003;".into(), "ErrorCode"),
+        ("ErrorCode", noise(5_000), "ErrorCode"),
+    ]
+}
+
+/// A tenant has its account's token, so that it can sign anything; other tenants' callbacks come at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_stored_is_refused_whoever_signed_it_and_fails_no_other() {
+    let office = Office::open(held()).await;
+    let other = office.it.another("second", "+12025550107").await;
+    let campaign = office.send(40).await;
+    let right = office.it.fake.take_held();
+    let message = &office.it.fake.ledger().accepted()[0];
+    let address = message.status_callback.clone().unwrap();
+    let address = with_mark(&address, "t", &other.tenant_id.to_string());
+    let bad: Vec<(&str, Callback)> = impossible()
+        .into_iter()
+        .map(|(name, value, word)| {
+            let fields = with_field(form(message, "delivered", ACCOUNT_SID), name, &value);
+            (word, Callback::new(&address, fields, AUTH_TOKEN))
+        })
+        .collect();
+
+    let burst: Vec<(Option<&str>, &Callback)> = right
+        .iter()
+        .zip(bad.iter().cycle())
+        .flat_map(|(right, (word, bad))| [(None, right), (Some(*word), bad)])
+        .collect();
+    let answers = join_all(burst.iter().map(|(_, callback)| office.post(callback))).await;
+    for ((word, _), (status, text)) in burst.iter().zip(answers) {
+        let Some(word) = word else {
+            assert_eq!(status, 204, "{text}");
+            continue;
+        };
+        assert_eq!(status, 422, "{word}: {text}");
+        assert!(
+            text.contains("urn:engageninja:problem:invalid-body") && text.contains(*word),
+            "{word}: {text}"
+        );
+    }
+
+    office.folded().await;
+    let stored = office.number("SELECT count(*) FROM provider_events").await;
+    assert_eq!(stored, right.len() as i64);
+    let unfolded = "SELECT count(*) FROM provider_events WHERE folded_at IS NULL";
+    assert_eq!(office.number(unfolded).await, 0);
+    let counts = office.it.world.counts(campaign).await;
+    let told = counts.get(CountWord::Delivered) + counts.get(CountWord::Failed);
+    assert_eq!(told, 40, "{counts:?}");
+}
+
+/// The event that Twilio delivered a message, as the door makes it.
+fn delivered(message: &Accepted) -> NewEvent {
+    let mark = |name: &str| -> Uuid { message.mark(name).unwrap().parse().unwrap() };
+    NewEvent {
+        dedup_key: format!("tw:{}:delivered:", message.sid),
+        provider: Provider::Twilio,
+        account_ref: message.account_sid.clone(),
+        key: MessageKey {
+            tenant_id: TenantId(mark("t")),
+            id: MessageId(mark("m")),
+        },
+        attempt_id: AttemptId(mark("a")),
+        provider_message_id: message.sid.clone(),
+        status: "delivered".into(),
+        body: serde_json::json!({}),
+    }
+}
+
+/// Should the door ever let one in.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_cannot_be_stored_is_refused_alone() {
+    let office = Office::open(held()).await;
+    let campaign = office.send(30).await;
+    let accepted = office.it.fake.ledger().accepted();
+    let mut events: Vec<NewEvent> = accepted.iter().map(delivered).collect();
+    events[0].body = serde_json::json!({"Body": "\0"});
+    events[7].dedup_key = noise(9_000);
+    events[20].status = "\0".into();
+
+    let inbox = &office.app.state.events;
+    let answers = join_all(events.into_iter().map(|event| inbox.accept(event))).await;
+
+    let refused: Vec<usize> = answers
+        .iter()
+        .enumerate()
+        .filter(|(_, is_stored)| !**is_stored)
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(refused, [0, 7, 20]);
+    office.folded().await;
+    let folded = "SELECT count(*) FROM provider_events WHERE folded_at IS NOT NULL";
+    assert_eq!(office.number(folded).await, 27);
+    let counts = office.it.world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::Delivered), 27, "{counts:?}");
+}
+
+/// What the provider calls a message is longer than a key may be, and it becomes one when an attempt in doubt is proven by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_cannot_be_merged_is_put_off_and_keeps_no_other_waiting() {
+    let office = Office::open(held()).await;
+    office.it.fake.script([Act::taken(Reply::Error {
+        status: 500,
+        code: 20500,
+    })]);
+    let campaign = office.send(20).await;
+    let world = &office.it.world;
+    let delivered = async || world.counts(campaign).await.get(CountWord::Delivered);
+    let too_long = noise(3_000);
+    let told = format!(
+        "INSERT INTO cell.provider_events (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id,
+             provider_message_id, status, body)
+         SELECT 'tw:' || a.message_id, a.provider, a.account_ref, a.tenant_id, a.message_id, a.id,
+                COALESCE(a.provider_message_id, '{too_long}'), 'delivered', '{{}}'
+         FROM cell.send_attempts a"
+    );
+    world.db.execute(&told).await;
+
+    // On a slow machine it is due again before the others are through.
+    assert!(fold_events(&world.db.db()).await.unwrap() >= 20);
+    assert_eq!(delivered().await, 19);
+    let waiting = "SELECT COALESCE(max(tries), 0)::bigint FROM provider_events
+        WHERE folded_at IS NULL AND next_try_at >= received_at + interval '1 s'";
+    let tries = office.number(waiting).await;
+    assert!(tries > 0, "{tries}");
+    let folded = "SELECT count(*) FROM provider_events WHERE folded_at IS NOT NULL";
+    assert_eq!(office.number(folded).await, 19);
+    let in_doubt = "SELECT count(*) FROM send_attempts WHERE state = 2";
+    assert_eq!(office.number(in_doubt).await, 1);
+
+    world.db.advance(Duration::from_mins(1)).await;
+    assert!(fold_events(&world.db.db()).await.unwrap() > 0);
+    assert!(office.number(waiting).await > tries);
+
+    let mend = "UPDATE cell.provider_events SET provider_message_id = 'SM' || md5('') WHERE folded_at IS NULL";
+    world.db.execute(mend).await;
+    world.db.advance(Duration::from_mins(1)).await;
+    assert_eq!(fold_events(&world.db.db()).await.unwrap(), 1);
+    assert_eq!(delivered().await, 20);
+}
+
+/// The address names one message, and a list gave the provider's to another with the same words: that one it is about. A
+/// message of another tenant it is never about.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_a_message_found_in_a_list_counts_for_whom_it_was_given() {
+    let office = Office::open(held()).await;
+    let other = office.it.another("second", "+12025550107").await;
+    office.send(2).await;
+    other.add_contacts(1).await;
+    other.campaign("Hello").await;
+    let worker = office.it.world.worker().await;
+    let sent = "SELECT count(*) FROM messages WHERE phase = 4";
+    eventually("the other tenant's is sent", || async {
+        office.number(sent).await == 3
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    let forgotten = "UPDATE cell.send_attempts SET resolved_by = 'reconciliation'";
+    office.it.world.db.execute(forgotten).await;
+
+    let accepted = office.it.fake.ledger().accepted();
+    let told = |address_of: &Accepted| {
+        let address = address_of.status_callback.clone().unwrap();
+        let address = with_mark(&address, "a", &Uuid::new_v4().to_string());
+        let fields = form(&accepted[1], "delivered", ACCOUNT_SID);
+        Callback::new(&address, fields, AUTH_TOKEN)
+    };
+    let delivered =
+        "SELECT COALESCE(string_agg(id::text, ' '), '') FROM messages WHERE status = 'delivered'";
+
+    assert_eq!(office.post(&told(&accepted[2])).await.0, 204);
+    office.folded().await;
+    assert_eq!(office.it.world.db.text(delivered).await, "");
+
+    assert_eq!(office.post(&told(&accepted[0])).await.0, 204);
+    office.folded().await;
+    let found = office.it.world.db.text(delivered).await;
+    assert_eq!(found, accepted[1].mark("m").unwrap());
+    let unfolded = "SELECT count(*) FROM provider_events WHERE folded_at IS NULL AND tries > 0";
+    assert_eq!(office.number(unfolded).await, 1);
+}
+
+/// Told by callback, an opt-out counts as much as one that is answered: on the channel it was told of, and for all to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_said_to_have_opted_out_is_suppressed() {
+    let office = Office::open(held()).await;
+    office.send(4).await;
+    let world = &office.it.world;
+    let accepted = office.it.fake.ledger().accepted();
+    let [opted_out, unreachable, reached, blocked] = &accepted[..] else {
+        panic!("{accepted:?}");
+    };
+    let by_whatsapp = format!(
+        "UPDATE cell.messages SET channel = 'whatsapp' WHERE phone_number = '{}'",
+        blocked.to
+    );
+    world.db.execute(&by_whatsapp).await;
+
+    office.tell(opted_out, "undelivered", "21610").await;
+    office.tell(unreachable, "undelivered", "30003").await;
+    office.tell(reached, "delivered", "").await;
+    office.tell(reached, "undelivered", "21610").await;
+    office.tell(blocked, "failed", "63014").await;
+    office.folded().await;
+
+    let suppressed = "SELECT string_agg(concat_ws(' ', s.channel, s.reason, s.source, m.phone_number), ', ' ORDER BY s.channel)
+        FROM suppressions s JOIN messages m ON m.tenant_id = s.tenant_id AND m.dest_mac = s.dest_mac";
+    assert_eq!(
+        world.db.text(suppressed).await,
+        format!(
+            "sms provider 21610 {}, whatsapp provider 63014 {}",
+            opted_out.to, blocked.to
+        )
+    );
+    let next = world.campaign("Hello again").await;
+    let worker = world.worker().await;
+    eventually("the others are through", || async {
+        world.through(next).await == 3
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    let asked = office.it.fake.ledger().requested();
+    assert_eq!(asked.len(), 7);
+    let again = office.it.fake.ledger().accepted();
+    let to_whom_opted_out = again.iter().filter(|one| one.to == opted_out.to);
+    assert_eq!(to_whom_opted_out.count(), 1);
+}
+
+/// On one thread, whose metrics are this test's own.
+#[tokio::test]
+async fn refused_callbacks_are_counted_by_channel_and_reason() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let office = Office::open(held()).await;
+    let nobody = Uuid::new_v4();
+    let address = format!(
+        "{}/api/webhooks/twilio/sms?t={}&m={nobody}&a={nobody}",
+        office.app.origin(),
+        office.it.world.tenant_id
+    );
+    let stranger = "AC00000000000000000000000000000002";
+    for (account_sid, token) in [(ACCOUNT_SID, "another"), (stranger, AUTH_TOKEN)] {
+        let fields = [
+            ("MessageSid", "SM0123456789abcdef0123456789abcdef"),
+            ("AccountSid", account_sid),
+            ("MessageStatus", "sent"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let callback = Callback::new(&address, fields.to_vec(), token);
+        assert_eq!(office.post(&callback).await.0, 403);
+    }
+    let shown = recorder.handle().render();
+    for reason in ["wrong_signature", "foreign_account"] {
+        let line =
+            format!("engageninja_callbacks_refused_total{{channel=\"sms\",reason=\"{reason}\"}} 1");
+        assert!(shown.contains(&line), "{shown}");
+    }
 }

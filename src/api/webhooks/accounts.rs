@@ -86,7 +86,7 @@ impl Accounts {
         reason: &'static str,
         detail: &str,
     ) -> ApiResult<()> {
-        metrics::counter!(telemetry::CALLBACKS_REFUSED_TOTAL, "channel" => channel.as_str(), "state" => reason)
+        metrics::counter!(telemetry::CALLBACKS_REFUSED_TOTAL, "channel" => channel.as_str(), "reason" => reason)
             .increment(1);
         let mut tx = self.state.db.system().begin().await?;
         mark_callback_refused(&mut tx, tenant_id, channel, reason).await?;

@@ -16,6 +16,7 @@ use crate::store::release::dealt::{Dealt, Draw, save_dealt};
 use crate::store::release::due::{DueLane, LaneRow};
 use crate::store::release::pick::{Hint, LetOut, pick};
 use crate::store::{StoreResult, SystemTx, buckets};
+use crate::telemetry;
 
 /// How often one tick deals: what tenants with little waiting leave over goes to the others.
 const PASSES_MAX: usize = 4;
@@ -42,6 +43,8 @@ pub(super) struct Round {
     served: BTreeMap<(TenantId, LaneId), DateTime<Utc>>,
     /// Turns of which a lane was let out.
     is_served: Vec<bool>,
+    /// Each lane that may go, with its ring and since when it is its turn.
+    due: BTreeMap<LaneId, (i16, DateTime<Utc>)>,
 }
 
 impl Round {
@@ -86,6 +89,7 @@ impl Round {
             buckets: loaded.into_iter().map(|loaded| loaded.bucket).collect(),
             served: BTreeMap::new(),
             is_served: Vec::new(),
+            due: BTreeMap::new(),
         };
         for row in due {
             round.seat(row, &places, &under_way.released);
@@ -126,6 +130,7 @@ impl Round {
         if let Some(until) = wait {
             self.served.insert((row.tenant_id, lane.id), until);
         } else {
+            self.due.insert(lane.id, (row.ring, lane.due_at));
             self.turns[at].lanes.push(Lane {
                 id: lane.id,
                 buckets: own,
@@ -229,6 +234,7 @@ impl Round {
         let Some((at, lane)) = found else { return };
         let own = self.turns[at].lanes[lane].buckets.clone();
         if cost > 0 {
+            self.note_wait(key.1);
             for bucket in &own {
                 self.buckets[*bucket].charge(cost, messages, self.now);
                 self.has_changed[*bucket] = true;
@@ -247,7 +253,31 @@ impl Round {
         self.served.insert(key, next_at);
     }
 
+    /// Notes how long a lane waited for its turn, once a tick.
+    fn note_wait(&mut self, lane_id: LaneId) {
+        if let Some((ring, due_at)) = self.due.remove(&lane_id) {
+            let wait = (self.now - due_at).to_std().unwrap_or_default();
+            metrics::histogram!(telemetry::LANE_WAIT_SECONDS, "ring" => ring.to_string())
+                .record(wait.as_secs_f64());
+        }
+    }
+
+    /// Notes how full the buckets are that were drawn on, the emptiest of each kind.
+    fn note_fill(&self) {
+        let mut lowest: BTreeMap<&'static str, f64> = BTreeMap::new();
+        for (bucket, has_changed) in self.buckets.iter().zip(&self.has_changed) {
+            if *has_changed {
+                let kind = lowest.entry(bucket.rule.kind.as_str()).or_insert(1.0);
+                *kind = kind.min(bucket.fill(self.now));
+            }
+        }
+        for (kind, fill) in lowest {
+            metrics::gauge!(telemetry::BUCKET_FILL, "kind" => kind).set(fill);
+        }
+    }
+
     pub(super) async fn save(self, tx: &mut SystemTx, draws: Vec<Draw>) -> StoreResult<()> {
+        self.note_fill();
         let dealt = Dealt {
             lanes: self
                 .served

@@ -1,7 +1,8 @@
 //! Events on their way in: many callers, one durable commit, and a hint for the fold after it.
 //!
 //! What says something of an attempt we know is merged in that very commit, and nobody writes its row again. The rest waits
-//! for the fold, and so does everything while more comes than can be merged at once: a full batch is stored only.
+//! for the fold, and so does everything while more comes than can be merged at once: a full batch is stored only. A batch holds
+//! events of many tenants: one that cannot be stored is refused alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use super::{Named, StatusReport, lock, merge_locked};
 use crate::clock::Clock;
+use crate::clock::answer::answered;
 use crate::delivery::batch::{BatchSpec, Batcher};
 use crate::delivery::begin::retry_deadlocks;
 use crate::domain::channel::Channel;
@@ -46,19 +48,11 @@ impl EventInbox {
             let shared = shared.clone();
             async move {
                 let (db, hinted_ms) = &*shared;
-                let is_stored = match take_in(db, &events).await {
-                    Ok(waiting) => {
-                        if waiting > 0 {
-                            hint(db, hinted_ms).await;
-                        }
-                        true
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, events = events.len(), "events not stored");
-                        false
-                    }
-                };
-                events.iter().map(|_| is_stored).collect()
+                let taken = take_in(db, &events).await;
+                if taken.waiting > 0 {
+                    hint(db, hinted_ms).await;
+                }
+                taken.is_stored
             }
         });
         Self { batcher }
@@ -70,8 +64,61 @@ impl EventInbox {
     }
 }
 
-/// Stores events, merged where that can be. Answers how many wait for the fold.
-async fn take_in(db: &Db, events: &[NewEvent]) -> StoreResult<usize> {
+/// What became of events on their way in.
+#[derive(Debug, Default)]
+struct TakenIn {
+    /// Of each, whether it is durable.
+    is_stored: Vec<bool>,
+    /// How many wait for the fold.
+    waiting: usize,
+}
+
+/// Stores events in one transaction, or one by one when one of them spoils it for all.
+async fn take_in(db: &Db, events: &[NewEvent]) -> TakenIn {
+    match answered(store(db, events)).await {
+        Ok(waiting) => TakenIn {
+            is_stored: vec![true; events.len()],
+            waiting,
+        },
+        Err(error) if error.is_transient() => {
+            tracing::warn!(%error, events = events.len(), "events not stored");
+            TakenIn {
+                is_stored: vec![false; events.len()],
+                waiting: 0,
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, events = events.len(), "events are stored one by one");
+            take_in_each(db, events).await
+        }
+    }
+}
+
+async fn take_in_each(db: &Db, events: &[NewEvent]) -> TakenIn {
+    let mut taken = TakenIn::default();
+    for event in events {
+        match answered(store(db, std::slice::from_ref(event))).await {
+            Ok(waiting) => {
+                taken.waiting += waiting;
+                taken.is_stored.push(true);
+            }
+            // The database went away: the others would wait for it in vain, each for its time.
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "events not stored");
+                break;
+            }
+            Err(error) => {
+                tracing::error!(message.id = %event.key.id, %error, "an event cannot be stored");
+                taken.is_stored.push(false);
+            }
+        }
+    }
+    taken.is_stored.resize(events.len(), false);
+    taken
+}
+
+/// Stores events, merged where that can be, all of them or none. Answers how many wait for the fold.
+async fn store(db: &Db, events: &[NewEvent]) -> StoreResult<usize> {
     if events.len() < BATCH.items_max {
         match retry_deadlocks(|| store_merged(db, events)).await {
             Ok(waiting) => return Ok(waiting),

@@ -11,14 +11,14 @@ use super::{Named, StatusReport, merge};
 use crate::delivery::begin::retry_deadlocks;
 use crate::domain::status::Status;
 use crate::store::provider_events::{DueEvent, EventRef, mark_folded, postpone, take_due};
-use crate::store::{Db, StoreResult};
+use crate::store::{Db, StoreResult, SystemTx};
 use crate::telemetry;
 
 /// Events of one transaction.
 pub const EVENTS_MAX: usize = 500;
 /// An event whose attempt we do not know is kept so long: a restored database learns of it again.
 const UNKNOWN_FOR: Duration = Duration::from_hours(24);
-/// The longest wait between two looks at such an event.
+/// The longest wait between two looks at such an event, and at one that cannot be merged.
 const WAIT_MAX: Duration = Duration::from_mins(15);
 
 /// What to do with one event.
@@ -35,8 +35,16 @@ enum Judged {
 }
 
 /// Folds the events that are due, at most [`EVENTS_MAX`]. Answers how many it took.
+///
+/// They are of many tenants: one that cannot be merged is put off alone.
 pub async fn fold_events(db: &Db) -> StoreResult<usize> {
-    retry_deadlocks(|| fold(db)).await
+    match retry_deadlocks(|| fold(db)).await {
+        Err(error) if !error.is_transient() => {
+            tracing::warn!(%error, "events are folded one by one");
+            fold_each(db).await
+        }
+        done => done,
+    }
 }
 
 async fn fold(db: &Db) -> StoreResult<usize> {
@@ -46,38 +54,106 @@ async fn fold(db: &Db) -> StoreResult<usize> {
     if due.is_empty() {
         return Ok(0);
     }
-    let mut reports = Vec::with_capacity(due.len());
-    let mut done: Vec<EventRef> = Vec::with_capacity(due.len());
-    let mut later = Vec::new();
-    for event in &due {
-        let judged = judge(event, now);
-        if let Judged::Later(wait) = judged {
-            later.push((event.at.clone(), wait));
-            continue;
-        }
-        done.push(event.at.clone());
-        if let Judged::Heard(status) = judged {
-            reports.push(report(event, status));
-        }
-        count(&judged, event, now);
-    }
-    merge(&mut tx, &reports).await?;
-    mark_folded(&mut tx, &done).await?;
-    postpone(&mut tx, &later).await?;
-    tx.commit().await?;
+    let judged = settle_all(tx, &due, now).await?;
+    count(&due, &judged, now);
     Ok(due.len())
 }
 
+async fn fold_each(db: &Db) -> StoreResult<usize> {
+    for taken in 0..EVENTS_MAX {
+        if !retry_deadlocks(|| fold_one(db)).await? {
+            return Ok(taken);
+        }
+    }
+    Ok(EVENTS_MAX)
+}
+
+/// Folds one event, or puts it off when it cannot be merged. False when none is due.
+async fn fold_one(db: &Db) -> StoreResult<bool> {
+    let now = db.clock().now();
+    let mut tx = db.batch().begin().await?;
+    let due = take_due(&mut tx, 1).await?;
+    let Some(event) = due.first() else {
+        return Ok(false);
+    };
+    match settle_all(tx, &due, now).await {
+        Ok(judged) => count(&due, &judged, now),
+        Err(error) if error.is_transient() => return Err(error),
+        Err(error) => {
+            tracing::error!(message.id = %event.key.id, tries = event.tries, %error, "an event cannot be merged");
+            put_off(db, event).await?;
+        }
+    }
+    Ok(true)
+}
+
+async fn put_off(db: &Db, event: &DueEvent) -> StoreResult<()> {
+    let mut tx = db.batch().begin().await?;
+    postpone(&mut tx, &[(event.at.clone(), wait_after(event.tries))]).await?;
+    tx.commit().await
+}
+
+/// Settles taken events, all of them or none.
+async fn settle_all(
+    mut tx: SystemTx,
+    due: &[DueEvent],
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Judged>> {
+    match settle(&mut tx, due, now).await {
+        Ok(judged) => {
+            tx.commit().await?;
+            Ok(judged)
+        }
+        Err(error) => {
+            // Whoever takes them next passes over what is locked.
+            tx.rollback().await?;
+            Err(error)
+        }
+    }
+}
+
+/// Does with taken events what is to be done with each, and says what that was.
+async fn settle(
+    tx: &mut SystemTx,
+    due: &[DueEvent],
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Judged>> {
+    let judged: Vec<Judged> = due.iter().map(|event| judge(event, now)).collect();
+    let mut reports = Vec::with_capacity(due.len());
+    let mut done: Vec<EventRef> = Vec::with_capacity(due.len());
+    let mut later = Vec::new();
+    for (event, judged) in due.iter().zip(&judged) {
+        match judged {
+            Judged::Heard(status) => reports.push(report(event, *status)),
+            Judged::Later(wait) => {
+                later.push((event.at.clone(), *wait));
+                continue;
+            }
+            Judged::Stray | Judged::Strange => {}
+        }
+        done.push(event.at.clone());
+    }
+    merge(tx, &reports).await?;
+    mark_folded(tx, &done).await?;
+    postpone(tx, &later).await?;
+    Ok(judged)
+}
+
 fn judge(event: &DueEvent, now: DateTime<Utc>) -> Judged {
-    let Some((_, channel)) = event.attempt else {
+    let Some(channel) = event.channel else {
         let age = (now - event.received_at).to_std().unwrap_or_default();
         if age >= UNKNOWN_FOR {
             return Judged::Stray;
         }
-        let doublings = u32::from(event.tries.unsigned_abs()).min(10);
-        return Judged::Later(Duration::from_secs(1 << doublings).min(WAIT_MAX));
+        return Judged::Later(wait_after(event.tries));
     };
     Status::parse(channel, &event.status).map_or(Judged::Strange, Judged::Heard)
+}
+
+/// Until the next look at an event that was looked at so often in vain: a second, and twice as long each time.
+fn wait_after(tries: i16) -> Duration {
+    let doublings = u32::from(tries.unsigned_abs()).min(10);
+    Duration::from_secs(1 << doublings).min(WAIT_MAX)
 }
 
 fn report(event: &DueEvent, status: Status) -> StatusReport {
@@ -92,19 +168,22 @@ fn report(event: &DueEvent, status: Status) -> StatusReport {
     }
 }
 
-fn count(judged: &Judged, event: &DueEvent, now: DateTime<Utc>) {
-    let state = match judged {
-        Judged::Heard(_) => "heard",
-        Judged::Later(_) => "later",
-        Judged::Stray => "stray",
-        Judged::Strange => "strange",
-    };
-    metrics::counter!(telemetry::EVENTS_FOLDED_TOTAL, "state" => state).increment(1);
-    if let Ok(lag) = (now - event.received_at).to_std() {
-        metrics::histogram!(telemetry::EVENT_FOLD_LAG_SECONDS).record(lag.as_secs_f64());
-    }
-    if !matches!(judged, Judged::Heard(_)) {
-        tracing::warn!(message.id = %event.key.id, state, status = event.status, "an event that says nothing to us");
+/// Counts events that are folded; those that wait are counted when they are.
+fn count(due: &[DueEvent], judged: &[Judged], now: DateTime<Utc>) {
+    for (event, judged) in due.iter().zip(judged) {
+        let state = match judged {
+            Judged::Heard(_) => "heard",
+            Judged::Later(_) => continue,
+            Judged::Stray => "stray",
+            Judged::Strange => "strange",
+        };
+        metrics::counter!(telemetry::EVENTS_FOLDED_TOTAL, "state" => state).increment(1);
+        if let Ok(lag) = (now - event.received_at).to_std() {
+            metrics::histogram!(telemetry::EVENT_FOLD_LAG_SECONDS).record(lag.as_secs_f64());
+        }
+        if !matches!(judged, Judged::Heard(_)) {
+            tracing::warn!(message.id = %event.key.id, state, status = event.status, "an event that says nothing to us");
+        }
     }
 }
 
@@ -117,7 +196,7 @@ mod tests {
     use crate::domain::channel::Channel;
     use crate::domain::ids::{AttemptId, MessageId, MessageKey, TenantId};
 
-    fn event(attempt: Option<(i16, Channel)>, status: &str, tries: i16) -> DueEvent {
+    fn event(channel: Option<Channel>, status: &str, tries: i16) -> DueEvent {
         DueEvent {
             at: EventRef {
                 received_day: NaiveDate::default(),
@@ -128,7 +207,7 @@ mod tests {
                 id: MessageId(Uuid::nil()),
             },
             attempt_id: AttemptId(Uuid::nil()),
-            attempt,
+            channel,
             provider_message_id: "SM1".into(),
             status: status.into(),
             error_code: None,
@@ -140,7 +219,7 @@ mod tests {
     #[test]
     fn an_event_is_heard_kept_or_given_up() {
         let at = |hours: i64| DateTime::UNIX_EPOCH + TimeDelta::hours(hours);
-        let known = Some((1, Channel::Sms));
+        let known = Some(Channel::Sms);
         let sent = Status::parse(Channel::Sms, "sent").unwrap();
         let later = |secs| Judged::Later(Duration::from_secs(secs));
         let cases = [

@@ -1,7 +1,7 @@
 //! Every few seconds: whether a lane was forgotten, and from where on something is under way. Read beside the ticks, which would
 //! wait for it: it walks over the index entries of all that has ended and is not swept out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,6 +33,7 @@ struct Looked {
     lost: u64,
     last: Option<LaneId>,
     low: LowWater,
+    took: Duration,
 }
 
 impl LostLanes {
@@ -56,7 +57,6 @@ impl LostLanes {
             }
             return None;
         };
-        self.net.haul();
         let looked = match running.await {
             Ok(Ok(looked)) => looked,
             Ok(Err(error)) => {
@@ -68,6 +68,7 @@ impl LostLanes {
                 return None;
             }
         };
+        self.net.haul_after(looked.took);
         self.after = looked.last;
         if looked.lost > 0 {
             let lost = looked.lost;
@@ -84,6 +85,7 @@ async fn look(
     first_look: Duration,
     after: LaneId,
 ) -> StoreResult<Looked> {
+    let started_at = Instant::now();
     let mut tx = db.batch().begin().await?;
     let (woken, last) = lanes::wake_lost(&mut tx, after, LANES_MAX).await?;
     tx.commit().await?;
@@ -94,5 +96,6 @@ async fn look(
         lost: woken,
         last,
         low: under_way.low(now, first_look),
+        took: started_at.elapsed(),
     })
 }

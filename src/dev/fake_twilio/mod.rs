@@ -161,7 +161,7 @@ impl FakeTwilio {
         &self.shared.ledger
     }
 
-    /// Adds an account.
+    /// Adds an account, or lets it send again, with this token.
     pub fn add_account(&self, sid: &str, auth_token: &str) {
         let account = (auth_token.to_owned(), false);
         self.shared.state().accounts.insert(sid.into(), account);
@@ -172,11 +172,6 @@ impl FakeTwilio {
         if let Some(account) = self.shared.state().accounts.get_mut(sid) {
             account.1 = true;
         }
-    }
-
-    /// Gives an account another token.
-    pub fn set_token(&self, sid: &str, auth_token: &str) {
-        self.add_account(sid, auth_token);
     }
 
     /// How it behaves from now on.

@@ -80,12 +80,20 @@ impl Bucket {
         if self.closed_until.is_some_and(|until| until > now) {
             return 0;
         }
-        let ahead = self.tat.map_or(0.0, |tat| secs(tat - now).max(0.0));
-        let left = self.rule.burst() - ahead * self.rule.rate_per_sec;
-        let left = (left + ROUNDING).floor().max(0.0) as i64;
+        let left = (self.left_of_burst(now) + ROUNDING).floor().max(0.0) as i64;
         let left = self.left_of_day(now).map_or(left, |day| left.min(day));
         // A message costs one at least, so that no more calls begin than this.
         self.calls.map_or(left, |calls| left.min(calls.left()))
+    }
+
+    fn left_of_burst(&self, now: DateTime<Utc>) -> f64 {
+        let ahead = self.tat.map_or(0.0, |tat| secs(tat - now).max(0.0));
+        self.rule.burst() - ahead * self.rule.rate_per_sec
+    }
+
+    /// How much of what may go at once is left: 1 after a rest, 0 while it limits.
+    pub fn fill(&self, now: DateTime<Utc>) -> f64 {
+        (self.left_of_burst(now) / self.rule.burst()).clamp(0.0, 1.0)
     }
 
     /// What is left of the day's quota, if there is one.

@@ -91,7 +91,7 @@ fn an_open_attempt_comes_first_where_its_time_fits() {
     let matched = match_listed(vec![listed("a", "ann", "Hello", 601)], both());
     assert_eq!(claims(&matched), [(9, 2, "a")]);
     assert!(matched.claims[0].is_live);
-    for secs in [299, 626] {
+    for secs in [299, 921] {
         let matched = match_listed(vec![listed("a", "ann", "Hello", secs)], both());
         assert_eq!(claims(&matched), [(1, 1, "a")], "{secs}");
     }

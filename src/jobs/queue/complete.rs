@@ -17,6 +17,7 @@ use super::fence::FenceColumns;
 use super::ticket::{Ending, Ticket};
 use super::trouble::{Trouble, is_passing};
 use super::tuning::{COMPLETE_ENOUGH, COMPLETE_MAX, REASON_BYTES_MAX};
+use crate::clock::answer::answered;
 
 type Ended = (Arc<Ticket>, Ending);
 
@@ -49,7 +50,7 @@ pub(super) async fn run(core: Arc<Core>, mut endings: mpsc::UnboundedReceiver<En
 async fn write(core: &Core, trouble: &mut Trouble, batch: &[Ended]) {
     let mut todo = Todo::of(batch, core.tuning.cut_offs_max);
     loop {
-        match todo.write(core).await {
+        match answered(todo.write(core)).await {
             Ok(()) => {
                 trouble.over();
                 return;
@@ -73,6 +74,8 @@ async fn write(core: &Core, trouble: &mut Trouble, batch: &[Ended]) {
 #[derive(Default)]
 struct Todo<'a> {
     done: Vec<&'a Ticket>,
+    /// Failed, with no try left when they were claimed.
+    used_up: Vec<(&'a Ticket, Again<'a>)>,
     again: Vec<(&'a Ticket, Again<'a>)>,
     dead: Vec<(&'a Ticket, &'a str, Option<&'a str>)>,
 }
@@ -114,13 +117,13 @@ impl<'a> Todo<'a> {
             };
             match ending {
                 Ending::Done => todo.done.push(ticket),
-                Ending::Retry { error, .. } if ticket.fence.attempt >= ticket.max_attempts => {
-                    todo.dead
-                        .push((ticket, "attempts used up", Some(error.as_str())));
-                }
                 Ending::Retry { delay, error } => {
-                    todo.again
-                        .push(again(*delay, Some(error.as_str()), Counts::Attempt));
+                    let again = again(*delay, Some(error.as_str()), Counts::Attempt);
+                    if ticket.fence.attempt >= ticket.max_attempts {
+                        todo.used_up.push(again);
+                    } else {
+                        todo.again.push(again);
+                    }
                 }
                 Ending::CutOff { error, .. } if ticket.fence.attempt >= cut_offs_max => {
                     todo.dead
@@ -155,6 +158,9 @@ impl<'a> Todo<'a> {
             report_missing(core, self.done.iter().copied(), ids);
             self.done.clear();
         }
+        if !self.used_up.is_empty() {
+            self.judge_used_up(core).await?;
+        }
         if !self.again.is_empty() {
             let rows = reschedule(&core.system_pool, &self.again).await?;
             for row in rows.iter().filter(|row| row.state == 0) {
@@ -173,6 +179,31 @@ impl<'a> Todo<'a> {
             core.counters.dead(ids.len() as u64);
             report_missing(core, self.dead.iter().map(|(ticket, ..)| *ticket), ids);
             self.dead.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Todo<'_> {
+    /// The row has the last word: the run may have been given its tries anew meanwhile.
+    async fn judge_used_up(&mut self, core: &Core) -> Result<(), sqlx::Error> {
+        let ids: Vec<i64> = self
+            .used_up
+            .iter()
+            .map(|(ticket, _)| ticket.fence.id)
+            .collect();
+        let renewed = query_scalar!(
+            "SELECT id FROM jobs WHERE id = ANY ($1) AND attempt < max_attempts",
+            &ids,
+        )
+        .fetch_all(&core.system_pool)
+        .await?;
+        for (ticket, again) in self.used_up.drain(..) {
+            if renewed.contains(&ticket.fence.id) {
+                self.again.push((ticket, again));
+            } else {
+                self.dead.push((ticket, "attempts used up", again.error));
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::PgBackend;
@@ -70,6 +71,7 @@ pub(super) struct Core {
     /// order first, which would double its cost, and must not meet the renewal's.
     pub(super) own_rows: tokio::sync::Mutex<()>,
     hatches: Mutex<Vec<Arc<Hatch>>>,
+    fetchers: Mutex<JoinSet<()>>,
     lease_number: AtomicI64,
 }
 
@@ -107,6 +109,7 @@ impl Engine {
             ended,
             own_rows: tokio::sync::Mutex::default(),
             hatches: Mutex::default(),
+            fetchers: Mutex::default(),
             lease_number: AtomicI64::new(new_lease_number()),
         });
         core.spawn(complete::run(Arc::clone(&core), endings));
@@ -126,7 +129,7 @@ impl Engine {
         let queue = spec.queue.clone();
         let fetcher = Fetcher::new(Arc::clone(&self.core), Arc::clone(&hatch), spec);
         // Not bound to `ended`: it ends by itself, and gives back what it has just claimed.
-        tokio::spawn(fetcher.run());
+        self.core.fetchers().spawn(fetcher.run());
         PgBackend::new(Arc::clone(&self.core), hatch, queue)
     }
 
@@ -165,7 +168,13 @@ impl Engine {
             0
         };
         core.desk.cancel_all();
-        let flush = tokio::time::timeout(core.tuning.flush_max, core.desk.until_empty()).await;
+        let mut fetchers = std::mem::take(&mut *core.fetchers());
+        let flush = async {
+            // What a claim that was under way brings in goes back as well.
+            while fetchers.join_next().await.is_some() {}
+            core.desk.until_empty().await;
+        };
+        let flush = tokio::time::timeout(core.tuning.flush_max, flush).await;
         let unwritten = if flush.is_err() { core.desk.len() } else { 0 };
         core.ended.cancel();
         Drained {
@@ -188,6 +197,10 @@ impl Core {
 
     fn hatches(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Hatch>>> {
         self.hatches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fetchers(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.fetchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -29,6 +29,7 @@ use super::tuning::{CLAIM_MAX, NET_PART};
 use super::wake::Ear;
 use super::{Fence, QueueSpec};
 use crate::clock::Clock;
+use crate::clock::answer::answered;
 use crate::clock::net::Net;
 
 /// Between the fetcher and the backend: jobs that are claimed and not started.
@@ -132,7 +133,7 @@ impl Fetcher {
             let Some(room) = self.unless_closed(Self::room).await else {
                 break;
             };
-            match self.claim(room).await {
+            match answered(self.claim(room)).await {
                 Ok(claimed) => {
                     trouble.over();
                     if claimed < room {

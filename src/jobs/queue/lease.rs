@@ -15,6 +15,7 @@ use super::ticket::Ticket;
 use super::trouble::Trouble;
 use super::tuning::RENEW_MAX;
 use crate::clock::Clock;
+use crate::clock::answer::answered;
 
 /// Renews until the engine has ended.
 pub(super) async fn run(core: Arc<Core>) {
@@ -34,7 +35,8 @@ async fn renew_all(core: &Arc<Core>) -> Result<(), sqlx::Error> {
     for asked in held.chunks(RENEW_MAX) {
         let _alone = core.own_rows.lock().await;
         let lease_ends = Clock::boottime() + core.tuning.lease;
-        let ids = renew(&core.system_pool, asked, core.tuning.lease.as_secs_f64()).await?;
+        let lease_secs = core.tuning.lease.as_secs_f64();
+        let ids = answered(renew(&core.system_pool, asked, lease_secs)).await?;
         let ids: HashSet<i64> = ids.into_iter().collect();
         for ticket in asked {
             if ids.contains(&ticket.fence.id) {

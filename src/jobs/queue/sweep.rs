@@ -14,6 +14,7 @@ use tracing::warn;
 use super::engine::Core;
 use super::trouble::{Trouble, spread};
 use super::tuning::{LOOK_BACK_SECS, NET_PART, SWEEP_MAX};
+use crate::clock::answer::answered;
 use crate::clock::net::Net;
 
 /// What one stroke found.
@@ -72,7 +73,8 @@ impl Since {
             Ok(swept) if swept.found < SWEEP_MAX => {
                 if let Some(looked_at) = swept.looked_at {
                     let back = Duration::from_secs_f64(LOOK_BACK_SECS);
-                    self.reached = self.reached.max(looked_at - back);
+                    // Also back: the database's clock may have been set.
+                    self.reached = looked_at - back;
                     self.at = self.reached;
                 }
             }
@@ -87,7 +89,7 @@ pub(super) async fn promote_due(core: Arc<Core>) {
     let mut trouble = Trouble::new("promote", &core.tuning);
     let mut since = Since::new();
     loop {
-        match promote(&core, &mut since).await {
+        match answered(promote(&core, &mut since)).await {
             Ok(swept) => {
                 trouble.over();
                 announce(&core, &swept);
@@ -104,7 +106,7 @@ pub(super) async fn rescue_expired(core: Arc<Core>) {
     let mut trouble = Trouble::new("rescue", &core.tuning);
     let mut since = Since::new();
     loop {
-        match rescue(&core, &mut since).await {
+        match answered(rescue(&core, &mut since)).await {
             Ok(swept) => {
                 announce(&core, &swept);
                 report(&core, &swept);
@@ -207,7 +209,9 @@ async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
         WITH clock AS MATERIALIZED (
             SELECT app_now() AS at,
                 -- A server that has just come back: living workers renew first.
-                app_now() < pg_postmaster_start_time() + make_interval(secs => $4) AS is_early
+                -- Unless its clock was set back meanwhile.
+                app_now() >= pg_postmaster_start_time()
+                    AND app_now() < pg_postmaster_start_time() + make_interval(secs => $4) AS is_early
         ),
         expired AS MATERIALIZED (
             SELECT j.id,
@@ -303,5 +307,7 @@ mod tests {
         assert_eq!(everything, DateTime::UNIX_EPOCH);
         since.looked(Err(&sqlx::Error::PoolTimedOut));
         assert_eq!(start(&mut since), at(80));
+        since.looked(Ok(&swept(0, Some(at(50)))));
+        assert_eq!(start(&mut since), at(30), "the clock was set back");
     }
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::domain::channel::Channel;
 use crate::domain::feedback::{Again, Feedback, Halting, Meaning};
 use crate::domain::rate::BucketKind;
 use crate::domain::rate::learned::Signal;
@@ -23,6 +24,11 @@ const NEVER: &[&str] = &[
     "63003", "63016", "63021", "63024", "63032", "63049", // What we asked was no message.
     "21602", "21603", "21604", "21617",
 ];
+
+/// The person asked the carrier for no more.
+const OPTED_OUT: &str = "21610";
+/// The person blocked the sender in WhatsApp.
+const BLOCKED: &str = "63014";
 
 /// Codes that condemn the sender and not the account's credentials.
 const OF_SENDER: &[&str] = &["21212", "21606", "21703", "21704", "63007"];
@@ -122,6 +128,15 @@ pub fn refuses_account(code: &str) -> bool {
     !OF_SENDER.contains(&code)
 }
 
+/// Whether a failure on this channel says that the person wants nothing more on it, which counts for all messages to come.
+pub fn is_opt_out(channel: Channel, code: &str) -> bool {
+    match channel {
+        Channel::Sms => code == OPTED_OUT,
+        Channel::Whatsapp => code == OPTED_OUT || code == BLOCKED,
+        Channel::Email => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +183,24 @@ mod tests {
         assert_eq!(meaning("30003").again, Again::After(mins(240)));
         assert_eq!(meaning("30007"), Meaning::UNKNOWN);
         assert_eq!(meaning("99999"), Meaning::UNKNOWN);
+    }
+
+    #[test]
+    fn an_opt_out_is_one_on_its_own_channel() {
+        let on = |code| {
+            Channel::ALL
+                .iter()
+                .copied()
+                .filter(move |on| is_opt_out(*on, code))
+        };
+        assert!(on(OPTED_OUT).eq([Channel::Sms, Channel::Whatsapp]));
+        assert!(on(BLOCKED).eq([Channel::Whatsapp]));
+        for code in ["30003", "30004", "21211", ""] {
+            assert_eq!(on(code).count(), 0, "{code}");
+        }
+        for code in [OPTED_OUT, BLOCKED] {
+            assert_eq!(meaning(code).again, Again::Never, "{code}");
+        }
     }
 
     #[test]

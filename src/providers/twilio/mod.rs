@@ -44,6 +44,12 @@ pub fn place_of_token(tenant_id: TenantId, credentials_id: Uuid) -> Place {
     }
 }
 
+/// What Twilio calls a message: `SM` or `MM`, and 32 hexadecimal digits.
+fn is_sid(text: &str) -> bool {
+    let digits = text.strip_prefix("SM").or_else(|| text.strip_prefix("MM"));
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|c| c.is_ascii_hexdigit()))
+}
+
 impl Account {
     fn token(&self, keys: &KeyRing) -> Result<SecretString, SealError> {
         let place = place_of_token(self.tenant_id, self.credentials_id);

@@ -12,7 +12,7 @@ use url::form_urlencoded::Serializer;
 
 use super::client::{Answer, CallError};
 use super::verify::read_callback;
-use super::{Account, Twilio};
+use super::{Account, Twilio, is_sid};
 use crate::domain::channel::Channel;
 use crate::domain::status::Status;
 use crate::providers::{
@@ -137,7 +137,7 @@ impl Provider for TwilioSms {
 
     fn parse_webhook(&self, channel: Channel, body: &[u8]) -> Result<WebhookReport, WebhookError> {
         let form: Vec<(String, String)> = url::form_urlencoded::parse(body).into_owned().collect();
-        let callback = read_callback(&form).ok_or_else(|| WebhookError("no message".into()))?;
+        let callback = read_callback(&form).map_err(|error| WebhookError(error.to_string()))?;
         Ok(WebhookReport {
             status: Status::parse(channel, &callback.status)
                 .map_err(|error| WebhookError(error.to_string()))?,
@@ -245,12 +245,6 @@ fn receipt(channel: Channel, body: Option<&[u8]>) -> Option<SendReceipt> {
         provider_message_id: made.sid,
         status: status.ok()?,
     })
-}
-
-/// `SM` or `MM`, and 32 hexadecimal digits.
-fn is_sid(text: &str) -> bool {
-    let digits = text.strip_prefix("SM").or_else(|| text.strip_prefix("MM"));
-    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|c| c.is_ascii_hexdigit()))
 }
 
 fn throttled(code: i64, answer: &Answer) -> SendError {

@@ -11,6 +11,7 @@ use sha1::Sha1;
 use url::Url;
 
 pub use super::Account;
+use super::is_sid;
 use crate::crypto::key_ring::KeyRing;
 use crate::crypto::sealed::SealError;
 
@@ -27,20 +28,73 @@ pub struct StatusCallback {
     pub error_code: Option<String>,
 }
 
-/// Reads a status callback; none when it names no message, no account or no status.
-pub fn read_callback(form: &[(String, String)]) -> Option<StatusCallback> {
+/// Why a form is no status callback that can be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallbackError {
+    /// It names no message, no account or no status.
+    #[error("a callback without a message, an account or a status")]
+    Incomplete,
+    /// A field has a NUL in its name or its value, which no column takes.
+    #[error("a field with a NUL")]
+    Nul,
+    /// What it calls the message is nothing that Twilio calls one.
+    #[error("MessageSid is no message's")]
+    Sid,
+    /// A status or an error code is no plain word.
+    #[error("{0} is no plain word")]
+    Word(&'static str),
+}
+
+/// Longer than any status and any error code there is.
+const WORD_CHARS_MAX: usize = 32;
+
+/// Reads a status callback.
+///
+/// Whoever holds an account's token can sign anything. So what becomes part of a key is bounded here: events of many tenants
+/// are stored by one statement, and one that no column takes would fail them all. A new word of Twilio's is a word.
+///
+/// # Errors
+/// [`CallbackError`] for what Twilio would never say.
+pub fn read_callback(form: &[(String, String)]) -> Result<StatusCallback, CallbackError> {
+    let has_nul = |(name, value): &(String, String)| name.contains('\0') || value.contains('\0');
+    if form.iter().any(has_nul) {
+        return Err(CallbackError::Nul);
+    }
     let field = |name: &str| {
         let found = form.iter().find(|(key, _)| key == name);
         found
             .map(|(_, value)| value.clone())
             .filter(|value| !value.is_empty())
     };
-    Some(StatusCallback {
-        message_sid: field("MessageSid").or_else(|| field("SmsSid"))?,
-        account_sid: field("AccountSid")?,
-        status: field("MessageStatus").or_else(|| field("SmsStatus"))?,
+    let either = |name: &str, older: &str| {
+        let found = field(name).or_else(|| field(older));
+        found.ok_or(CallbackError::Incomplete)
+    };
+    let callback = StatusCallback {
+        message_sid: either("MessageSid", "SmsSid")?,
+        account_sid: field("AccountSid").ok_or(CallbackError::Incomplete)?,
+        status: either("MessageStatus", "SmsStatus")?,
         error_code: field("ErrorCode").filter(|code| code != "0"),
-    })
+    };
+    if !is_sid(&callback.message_sid) {
+        return Err(CallbackError::Sid);
+    }
+    if !is_word(&callback.status) {
+        return Err(CallbackError::Word("MessageStatus"));
+    }
+    // Each of them: the form is kept as it came, and read again later.
+    let mut codes = form
+        .iter()
+        .filter(|(name, code)| name == "ErrorCode" && !code.is_empty());
+    if !codes.all(|(_, code)| is_word(code)) {
+        return Err(CallbackError::Word("ErrorCode"));
+    }
+    Ok(callback)
+}
+
+fn is_word(text: &str) -> bool {
+    let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    (1..=WORD_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
 /// Whether the holder of the account's token signed this form for this address.
@@ -207,36 +261,94 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_callback_names_its_message_its_account_and_its_status() {
-        let form = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs
-                .iter()
-                .map(|(key, value)| ((*key).into(), (*value).into()))
-                .collect()
-        };
-        let whole = form(&[
-            ("MessageSid", "SM1"),
+    const SID: &str = "SM0123456789abcdef0123456789abcdef";
+
+    fn form(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect()
+    }
+
+    fn failed() -> Vec<(String, String)> {
+        form(&[
+            ("MessageSid", SID),
             ("AccountSid", "AC1"),
             ("MessageStatus", "undelivered"),
             ("ErrorCode", "30003"),
-        ]);
-        let read = read_callback(&whole).unwrap();
+        ])
+    }
+
+    #[test]
+    fn a_callback_names_its_message_its_account_and_its_status() {
+        let read = read_callback(&failed()).unwrap();
         assert_eq!(
             (read.status.as_str(), read.error_code.as_deref()),
             ("undelivered", Some("30003"))
         );
         let older = form(&[
-            ("SmsSid", "SM1"),
+            ("SmsSid", SID),
             ("AccountSid", "AC1"),
             ("SmsStatus", "sent"),
             ("ErrorCode", ""),
         ]);
         assert_eq!(read_callback(&older).unwrap().error_code, None);
         for missing in 0..3 {
-            let mut form = whole.clone();
+            let mut form = failed();
             form.remove(missing);
-            assert_eq!(read_callback(&form), None, "{form:?}");
+            let refused = read_callback(&form);
+            assert_eq!(refused, Err(CallbackError::Incomplete), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_part_of_a_key_is_short_and_plain_and_a_new_word_is_a_word() {
+        let with = |at: usize, value: &str| {
+            let mut form = failed();
+            form[at].1 = value.into();
+            read_callback(&form).map(|_| ())
+        };
+        let long = format!("SM{}", "f".repeat(2_660));
+        let other = SID.replace('f', "g");
+        for sid in ["SM1", &SID[1..], other.as_str(), long.as_str()] {
+            assert_eq!(with(0, sid), Err(CallbackError::Sid), "{sid}");
+        }
+        assert_eq!(with(0, &SID.replace("SM", "MM")), Ok(()));
+        let longest = "x".repeat(WORD_CHARS_MAX);
+        let longer = "x".repeat(WORD_CHARS_MAX + 1);
+        for (at, field) in [(2, "MessageStatus"), (3, "ErrorCode")] {
+            for word in [
+                "teleported",
+                "partially_delivered",
+                "63014",
+                "a-b",
+                longest.as_str(),
+            ] {
+                assert_eq!(with(at, word), Ok(()), "{word}");
+            }
+            for word in [
+                "deli vered",
+                "sent\n",
+                "gesendet_ä",
+                "30003;",
+                longer.as_str(),
+                long.as_str(),
+            ] {
+                assert_eq!(with(at, word), Err(CallbackError::Word(field)), "{word}");
+            }
+        }
+        let mut twice = failed();
+        twice.push(("ErrorCode".into(), long));
+        let refused = read_callback(&twice);
+        assert_eq!(refused, Err(CallbackError::Word("ErrorCode")));
+    }
+
+    #[test]
+    fn a_nul_in_any_name_or_value_is_refused() {
+        for (name, value) in [("Body", "a\0b"), ("\0", ""), ("ErrorMessage", "\0")] {
+            let mut form = failed();
+            form.push((name.into(), value.into()));
+            assert_eq!(read_callback(&form), Err(CallbackError::Nul), "{form:?}");
         }
     }
 }

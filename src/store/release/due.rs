@@ -48,11 +48,13 @@ pub struct LaneRow {
     pub halted_until: Option<DateTime<Utc>>,
     /// What decides how fast it may go.
     pub pace: LanePace,
+    /// Since when it is its turn.
+    pub due_at: DateTime<Utc>,
 }
 
 /// The tenants that are due and have waited longest, each with its lanes that are due, those served longest ago first.
 ///
-/// `turns_max` of them by ring, and of the last ring `bulk_max` however many go before, so that bulk always advances.
+/// `turns_max` of them by ring, and of each later ring `bulk_max` however many go before, so that bulk always advances.
 pub async fn list_due_lanes(
     tx: &mut SystemTx,
     now: DateTime<Utc>,
@@ -70,12 +72,18 @@ pub async fn list_due_lanes(
             UNION
             (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
              FROM tenant_turns t
+             WHERE t.shard = $1 AND t.active AND t.ring = 1 AND t.next_at <= $5
+             ORDER BY t.next_at
+             LIMIT $3)
+            UNION
+            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
+             FROM tenant_turns t
              WHERE t.shard = $1 AND t.active AND t.ring = 2 AND t.next_at <= $5
              ORDER BY t.next_at
              LIMIT $3)
         )
         SELECT d.tenant_id AS "tenant_id!", d.class AS "class!", d.weight AS "weight!", d.deficit AS "deficit!", d.ring AS "ring!",
-               l.id AS "lane_id?", l.quantum AS "quantum?", l.campaign_id,
+               GREATEST(d.next_at, l.next_at) AS "due_at!", l.id AS "lane_id?", l.quantum AS "quantum?", l.campaign_id,
                (n.status = 'active' AND s.status <> 'released' AND (c.id IS NULL OR c.status = 'sending')) AS "may_go?",
                s.status = 'released' AS "is_retired?",
                -- A halt may have no end, which is no instant. LEAST alone would make one of none.
@@ -121,6 +129,7 @@ pub async fn list_due_lanes(
                     is_retired: row.is_retired.unwrap_or(false),
                     campaign_id: row.campaign_id.map(CampaignId),
                     halted_until: row.halted_until,
+                    due_at: row.due_at,
                     pace: LanePace {
                         tenant_id,
                         campaign: row

@@ -5,7 +5,6 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::America::Los_Angeles;
 use engageninja::delivery::inbox::fold::fold_events;
-use engageninja::delivery::senders::lift_halt;
 use engageninja::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, Act, Reply, Weather};
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::{CampaignId, SenderId};
@@ -20,7 +19,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 impl TwilioWorld {
     /// Another number of the same account, and of the same brand if they have one.
-    async fn second_sender(&self, number: &str) -> SenderId {
+    pub async fn second_sender(&self, number: &str) -> SenderId {
         let id = SenderId(Uuid::now_v7());
         let tenant_id = self.world.tenant_id;
         let sql = format!(
@@ -32,13 +31,13 @@ impl TwilioWorld {
         id
     }
 
-    async fn sender(&self) -> SenderId {
+    pub async fn sender(&self) -> SenderId {
         let sql = format!("SELECT id FROM senders WHERE address = '{NUMBER}'");
         SenderId(self.world.db.value(&sql).await)
     }
 
     /// A campaign to everybody that has gone out.
-    async fn sent(&self, body: &str) -> CampaignId {
+    pub async fn sent(&self, body: &str) -> CampaignId {
         let campaign = self.world.campaign(body).await;
         eventually("it is through", || async {
             let counts = self.world.counts(campaign).await;
@@ -49,7 +48,7 @@ impl TwilioWorld {
     }
 
     /// The provider reports that every message of a campaign has failed.
-    async fn fail(&self, campaign: CampaignId, code: &str) {
+    pub async fn fail(&self, campaign: CampaignId, code: &str) {
         let sql = format!(
             "INSERT INTO cell.provider_events (dedup_key, provider, account_ref, tenant_id, message_id, attempt_id,
                  provider_message_id, status, body)
@@ -65,7 +64,7 @@ impl TwilioWorld {
     }
 
     /// Senders that are halted now, each as seconds to go (-1: until somebody lifts it) and code.
-    async fn halts(&self) -> Vec<(i64, String)> {
+    pub async fn halts(&self) -> Vec<(i64, String)> {
         let sql = "SELECT CASE WHEN until = 'infinity' THEN -1 ELSE extract(epoch FROM until - app_now())::bigint END, code
                    FROM halts WHERE until > app_now() ORDER BY sender_id";
         let sql = format!("SET search_path = cell, public; {sql}");
@@ -188,32 +187,6 @@ async fn a_full_queue_at_the_provider_halts_the_sender_and_drops_nothing() {
     assert_eq!(it.fake.ledger().requested().len(), 2);
     let counts = it.world.counts(campaign).await;
     assert_eq!(counts.get(CountWord::HandedOver), 1);
-}
-
-/// What was sent before somebody lifted a halt says nothing new when it fails late; what was sent after does.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_halt_that_was_lifted_comes_back_for_what_was_sent_since_alone() {
-    let it = TwilioWorld::start().await;
-    it.world.add_contacts(2).await;
-    let worker = it.world.worker().await;
-    let (first, late) = (it.sent("Hello").await, it.sent("Hello again").await);
-    it.fail(first, "30034").await;
-    assert_eq!(it.halts().await.len(), 1);
-
-    let (db, tenant_id) = (it.world.db.db(), it.world.tenant_id);
-    let mut tx = db.cell(tenant_id).begin().await.unwrap();
-    let sender = load_row(&mut tx, tenant_id, it.sender().await)
-        .await
-        .unwrap();
-    assert!(lift_halt(&mut tx, tenant_id, &sender).await.unwrap());
-    tx.commit().await.unwrap();
-    it.fail(late, "30034").await;
-    assert_eq!(it.halts().await, []);
-
-    let since = it.sent("Once more").await;
-    it.fail(since, "30034").await;
-    assert_eq!(it.halts().await, [(-1, "30034".to_owned())]);
-    worker.drain(DRAIN).await;
 }
 
 /// Forty messages at twenty a second take two seconds, at half of that four.

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use engageninja::domain::counts::CountWord;
+use engageninja::jobs::worker::{Worker, WorkerOptions};
 use engageninja::store::StoreError;
+use sqlx::{AssertSqlSafe, Executor};
 
 use crate::harness::db::Cluster;
+use crate::harness::silence::Way;
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
 
@@ -84,4 +87,81 @@ async fn workers_wait_for_postgresql_and_nothing_is_lost_or_sent_twice() {
         0
     );
     assert_eq!(world.number("SELECT count(*) FROM dead_jobs").await, 0);
+}
+
+/// The connection ends between begin's commit and its answer, and the process lives: only it can know that it never called.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_committed_and_got_no_answer_is_given_back_by_the_process_that_lives() {
+    const PEOPLE: i64 = 12;
+    let cluster = Cluster::dedicated(true).await;
+    let world = World::on(cluster.db().await).await;
+    world.add_contacts(PEOPLE as u32).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    world.let_out(campaign, PEOPLE as usize).await;
+    let standby = async |name: &str| {
+        let mut session = world.session().await;
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+        session.execute(AssertSqlSafe(set)).await.unwrap();
+        session.execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    let worker = world.slow_worker().await;
+    let begins =
+        "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%begin_attempts%'";
+    // A commit waits for a standby that is not there, and stands when the wait is cut off.
+    standby("nobody").await;
+    eventually("a begin has committed and waits", || async {
+        world.number(&format!("SELECT count(*) {begins}")).await > 0
+    })
+    .await;
+    let cut = format!("SELECT count(pg_terminate_backend(pid)) {begins}");
+    assert!(world.number(&cut).await > 0);
+    standby("").await;
+
+    eventually("the answer is lost", || async {
+        let open = "SELECT count(*) FROM send_attempts WHERE state = 0";
+        world.number(open).await > 0
+    })
+    .await;
+    eventually("all are handed over", || async {
+        world.counts(campaign).await.get(CountWord::HandedOver) == PEOPLE
+    })
+    .await;
+    let given_back = "SELECT count(*) FROM send_attempts WHERE state = 4 AND resolved_by = 'owner'
+        AND error_code = 'begin got no answer'";
+    assert!(world.number(given_back).await > 0);
+    assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+    assert_eq!(world.doubled().await, 0);
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+/// A host loses power: nobody is told that the connections are dead, and whoever waits for an answer would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_fall_silent_hold_nobody_up_for_long() {
+    const PEOPLE: i64 = 2_000;
+    let world = World::start().await;
+    world.add_contacts(PEOPLE as u32).await;
+    let way = Way::to(&world.db.options().cell);
+    let options = WorkerOptions {
+        concurrency: Some(8),
+        ..world.worker_options()
+    };
+    let worker = Worker::start(way.db(&world.db), options).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    eventually("messages go out", || async {
+        world.through(campaign).await > 200
+    })
+    .await;
+    way.fall_silent();
+    let left = PEOPLE - world.through(campaign).await;
+    assert!(left > 500, "{left} are left");
+
+    within(150, "the rest goes out", async {
+        while world.through(campaign).await < PEOPLE {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert!(world.counts(campaign).await.is_balanced());
+    assert_eq!(world.doubled().await, 0);
+    worker.drain(Duration::from_secs(5)).await;
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use engageninja::crypto::mac::MacKey;
 use engageninja::delivery::campaigns::SwitchError;
 use engageninja::domain::attempt::Verdict;
+use engageninja::domain::campaign::CampaignStatus;
 use engageninja::domain::counts::CountWord;
 use engageninja::store::StoreError;
 use nix::sys::signal::Signal;
@@ -93,6 +94,69 @@ async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
     assert!(world.counts(campaign).await.is_balanced());
     assert_eq!(world.doubled().await, 0);
     assert_eq!(world.deadlocks().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tenants_that_pause_at_once_get_an_answer_each() {
+    const PEOPLE: u32 = 600;
+    let first = World::start().await;
+    let second = first.another("Second", "second").await;
+    let mut campaigns = Vec::new();
+    for world in [&first, &second] {
+        world.add_contacts(PEOPLE).await;
+        campaigns.push(world.campaign("Hello {{ first_name }}").await);
+    }
+    let workers = [first.slow_worker().await, first.slow_worker().await];
+    let both = [(&first, campaigns[0]), (&second, campaigns[1])];
+    let mut before = [0, 0];
+    for round in 0..5 {
+        for (at, (world, campaign)) in both.into_iter().enumerate() {
+            eventually("both send", || async {
+                world.through(campaign).await > before[at] + 10
+            })
+            .await;
+        }
+        let (one, other) = within(5, "both pauses answer", async {
+            tokio::join!(
+                Box::pin(first.pause(campaigns[0])),
+                Box::pin(second.pause(campaigns[1]))
+            )
+        })
+        .await;
+        for (at, answer) in [one, other].into_iter().enumerate() {
+            let (world, campaign) = both[at];
+            let (paused, _) = answer.unwrap();
+            eventually("all that was let out is settled or back", || async {
+                let counts = world.counts(campaign).await;
+                counts.get(CountWord::Released) + counts.get(CountWord::Sending) == 0
+            })
+            .await;
+            let late = format!(
+                "SELECT count(*) FROM send_attempts WHERE tenant_id = '{}' AND started_at > {}",
+                world.tenant_id,
+                instant(paused.paused_at.unwrap())
+            );
+            assert_eq!(world.number(&late).await, 0, "round {round}");
+            assert_eq!(world.load(campaign).await.status, CampaignStatus::Paused);
+            before[at] = world.through(campaign).await;
+            assert!(before[at] < i64::from(PEOPLE), "no load in round {round}");
+        }
+        for (world, campaign) in both {
+            world.resume(campaign).await;
+        }
+    }
+    for (world, campaign) in both {
+        eventually("the rest goes out", || async {
+            world.through(campaign).await == i64::from(PEOPLE)
+        })
+        .await;
+        assert!(world.counts(campaign).await.is_balanced());
+    }
+    for worker in workers {
+        worker.drain(DRAIN).await;
+    }
+    assert_eq!(first.doubled().await, 0);
+    assert_eq!(first.deadlocks().await, 0);
 }
 
 #[tokio::test]

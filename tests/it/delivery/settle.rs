@@ -9,7 +9,7 @@ use engageninja::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, Me
 use engageninja::domain::status::Status;
 use engageninja::store::attempts::{self, Judged};
 use engageninja::store::demo_ledger::{NewEntry, insert_entries};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::harness::doubts::{Resolver, process};
@@ -32,7 +32,11 @@ pub struct Office {
 
 impl Office {
     pub async fn with_messages(count: u32) -> Self {
-        let world = World::start().await;
+        Self::on(World::start().await, count).await
+    }
+
+    /// In a world of the caller's.
+    pub async fn on(world: World, count: u32) -> Self {
         world.add_contacts(count).await;
         let campaign = world.campaign("Hello {{ first_name }}").await;
         let released = world.let_out(campaign, count as usize).await;
@@ -47,7 +51,7 @@ impl Office {
     }
 
     /// Moves time on to `after` the begin, and looks.
-    async fn look_at(&self, secs: u64) {
+    pub async fn look_at(&self, secs: u64) {
         // A busy machine moves it too.
         let now = self.world.db.clock().offset().to_std().unwrap() + self.started.elapsed();
         let wanted = Duration::from_secs(secs);
@@ -55,7 +59,7 @@ impl Office {
         self.resolver.look().await;
     }
 
-    async fn count(&self, word: CountWord) -> i64 {
+    pub async fn count(&self, word: CountWord) -> i64 {
         let counts = self.world.counts(self.campaign).await;
         assert!(counts.is_balanced(), "{counts:?}");
         counts.get(word)
@@ -90,6 +94,14 @@ impl Owner {
 
     pub async fn die(self) {
         self.session.close().await.unwrap();
+    }
+
+    /// Waits until the server has ended its session, which it does not hear of before it says something.
+    pub async fn is_cut_off(&mut self) {
+        self.session
+            .execute("SELECT pg_sleep(60)")
+            .await
+            .unwrap_err();
     }
 }
 

@@ -78,6 +78,14 @@ impl TwilioWorld {
     }
 }
 
+/// Of the one message: its phase and why it was dropped, its mappings, its live calls, and what it counts as.
+const ROWS: &str = "SELECT concat_ws(' ', m.phase, COALESCE(m.drop_reason, '-'),
+    (SELECT count(*) FROM message_provider_mappings), (SELECT count(*) FROM live_calls),
+    (SELECT string_agg(word, ' ') FROM (
+        SELECT word FROM campaign_deltas d, jsonb_each_text(d.counts) c (word, n) GROUP BY word HAVING sum(n::bigint) > 0
+     ) counted WHERE word NOT IN ('audience', 'unexpanded', 'accepted')))
+    FROM messages m";
+
 /// The server has the request, and whatever it does then, it sees no second one.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_attempt_is_one_request_whatever_comes_back() {
@@ -119,6 +127,12 @@ async fn one_attempt_is_one_request_whatever_comes_back() {
         worker.drain(DRAIN).await;
 
         assert_eq!(it.state_of_attempt().await, state, "{act:?}");
+        let rows = match state {
+            ACCEPTED => "4 - 1 0 handed_over",
+            REFUSED => "6 refused 0 0 dropped_refused",
+            _ => "3 - 0 1 in_doubt",
+        };
+        assert_eq!(it.world.db.text(ROWS).await, rows, "{act:?}");
         assert_eq!(it.fake.ledger().requested().len(), 1, "{act:?}");
         assert_eq!(
             it.fake.ledger().accepted_count(),
@@ -126,6 +140,61 @@ async fn one_attempt_is_one_request_whatever_comes_back() {
             "{act:?}"
         );
     }
+}
+
+/// Somebody else has the job by now, and the handler is stopped for it. What came of the call is true all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_call_stands_though_its_job_was_taken_away_meanwhile() {
+    let mut it = TwilioWorld::start().await;
+    it.world.holds.lease = Duration::from_millis(900);
+    it.fake.set_weather(Weather {
+        before_ms: (4_000, 4_000),
+        ..silent()
+    });
+    it.one_message().await;
+    let worker = it.world.worker().await;
+    eventually("the call is under way", || async {
+        it.fake.ledger().requested().len() == 1
+    })
+    .await;
+    it.world
+        .db
+        .execute("UPDATE cell.jobs SET lease = lease + 1, lease_until = app_now() + interval '20 seconds' WHERE queue = 'send'")
+        .await;
+    eventually("the outcome is stored", || async {
+        it.world.db.text(ROWS).await == "4 - 1 0 handed_over"
+    })
+    .await;
+    let jobs = "SELECT count(*) FROM jobs WHERE queue = 'send'";
+    assert_eq!(it.world.number(jobs).await, 1, "it is not ours to complete");
+    assert_eq!(it.state_of_attempt().await, 1);
+
+    it.world.db.advance(Duration::from_secs(30)).await;
+    eventually("whoever has the job finds nothing to do", || async {
+        it.world.number(jobs).await == 0
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    assert_eq!(it.fake.ledger().requested().len(), 1);
+}
+
+/// The provider's clock is a minute ahead of ours, or the request lay in a socket for so long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_finds_what_the_provider_dates_a_minute_after_the_deadline() {
+    let it = TwilioWorld::start().await;
+    it.fake.script([Act::taken(internal())]);
+    it.one_message().await;
+    let worker = it.world.worker().await;
+    eventually("the attempt is in doubt", || async {
+        it.state_of_attempt().await == 2
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    it.fake.ledger().redate(chrono::TimeDelta::seconds(80));
+    it.world.settle().await;
+    assert_eq!(it.world.db.text(ROWS).await, "4 - 1 0 handed_over");
+    let found = "SELECT count(*) FROM send_attempts WHERE state = 1 AND resolved_by = 'look_up'";
+    assert_eq!(it.world.number(found).await, 1);
 }
 
 /// The carrier's opt-out counts here too: nobody asks for that address again.
@@ -160,6 +229,51 @@ async fn who_opted_out_at_twilio_is_suppressed_here() {
 }
 
 /// Suspended in mid-campaign: the sender rests, nobody is dropped, and all goes on when the account may send again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_suspended_in_mid_campaign_halts_its_sender_and_loses_nothing() {
+    const PEOPLE: i64 = 400;
+    let it = TwilioWorld::start().await;
+    it.fake.set_weather(Weather {
+        before_ms: (10, 30),
+        ..silent()
+    });
+    it.world.add_contacts(PEOPLE as u32).await;
+    let campaign = it.world.campaign("Hello {{ first_name }}").await;
+    let worker = it.world.worker().await;
+    eventually("it is on its way", || async {
+        it.fake.ledger().accepted_count() >= 20
+    })
+    .await;
+    it.fake.suspend(ACCOUNT_SID);
+    let halted = "SELECT count(*) FROM halts WHERE code = '20005'";
+    eventually("the sender is halted", || async {
+        it.world.number(halted).await == 1
+    })
+    .await;
+    eventually("the rest waits", || async {
+        let taken = it.fake.ledger().accepted_count() as i64;
+        assert!(taken < PEOPLE, "all went before the suspension");
+        let counts = it.world.counts(campaign).await;
+        assert!(counts.is_balanced(), "{counts:?}");
+        counts.get(CountWord::Queued) == PEOPLE - taken
+            && counts.get(CountWord::HandedOver) == taken
+    })
+    .await;
+    let dropped = "SELECT count(*) FROM messages WHERE phase = 6";
+    assert_eq!(it.world.number(dropped).await, 0);
+
+    it.fake.add_account(ACCOUNT_SID, AUTH_TOKEN);
+    it.world.db.advance(it.world.holds.halt).await;
+    eventually("all are handed over", || async {
+        it.world.counts(campaign).await.get(CountWord::HandedOver) == PEOPLE
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    assert_eq!(it.fake.ledger().doubled("m"), Vec::<String>::new());
+    assert_eq!(it.fake.ledger().accepted_count() as i64, PEOPLE);
+}
+
+/// Its token was changed at the provider and not here.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_is_refused_halts_its_sender_and_loses_nothing() {
     let it = TwilioWorld::start().await;

@@ -184,6 +184,15 @@ impl Cluster {
         self.options.clone().database(database)
     }
 
+    /// How often it found two transactions waiting for each other, over all its restarts: a crash forgets its statistics.
+    pub fn deadlocks(&self) -> usize {
+        let server = self.server.as_ref().expect("the server runs");
+        let log = std::fs::read(server.log()).unwrap();
+        String::from_utf8_lossy(&log)
+            .matches("deadlock detected")
+            .count()
+    }
+
     /// The server's process.
     pub fn pid(&self) -> i32 {
         self.server.as_ref().expect("the server runs").pid()

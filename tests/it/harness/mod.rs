@@ -8,6 +8,8 @@ pub mod db;
 pub mod doubts;
 pub mod killable;
 pub mod program;
+pub mod recount;
+pub mod silence;
 pub mod steps;
 pub mod twilio;
 pub mod twins;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -112,6 +113,7 @@ pub async fn run(mut command: Command) -> Ended {
 #[derive(Debug)]
 pub struct Started {
     child: Child,
+    log: Option<JoinHandle<String>>,
     /// The line it said when it was ready.
     pub said: Value,
 }
@@ -141,6 +143,7 @@ impl Started {
             Self {
                 said: serde_json::from_str(&line).unwrap(),
                 child,
+                log: Some(log),
             }
         });
         started.await.unwrap()
@@ -174,11 +177,19 @@ impl Started {
         status.unwrap()
     }
 
-    /// Asks it to end and waits; it has to end in order.
-    pub async fn stop(mut self) {
+    /// Asks it to end and waits; it has to end in order. Answers with all that it logged.
+    pub async fn stop(mut self) -> String {
         self.signal(Signal::SIGTERM);
         let status = self.ended().await;
         assert!(status.success(), "{status}");
+        self.into_log()
+    }
+
+    /// Kills it, and answers with all that it logged.
+    pub fn into_log(mut self) -> String {
+        let _ = self.child.kill();
+        let log = self.log.take().map(JoinHandle::join);
+        log.and_then(Result::ok).unwrap_or_default()
     }
 }
 
@@ -190,7 +201,7 @@ impl Drop for Started {
 }
 
 /// Reads a log to its end, so that its writer never waits.
-fn drain(mut stderr: ChildStderr) -> std::thread::JoinHandle<String> {
+fn drain(mut stderr: ChildStderr) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut text = String::new();
         let _ = stderr.read_to_string(&mut text);

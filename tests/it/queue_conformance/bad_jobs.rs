@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engageninja::jobs::queue::{Outcome, admin};
+use engageninja::jobs::queue::{NewJob, Outcome, admin};
 
 use super::crew::{Crew, Setup, live, note, number, put};
 use crate::harness::db::TestDb;
@@ -153,4 +153,35 @@ async fn a_dead_job_whose_work_is_waiting_already_is_not_replayed() {
     };
     assert_eq!((queues[0].ready, queues[0].dead), (1, 0));
     assert_eq!(number(&db, "SELECT count(*) FROM jobs").await, 1);
+}
+
+#[tokio::test]
+async fn a_run_that_got_its_tries_anew_is_not_given_up_when_it_fails() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let of_handler = db.clone();
+    let crew = Crew::start(&db, &Setup::default(), move |delivered| {
+        let db = of_handler.clone();
+        async move {
+            if delivered.attempt > 1 {
+                return Outcome::Done;
+            }
+            let mut tx = db.system().begin().await.unwrap();
+            delivered.fence.renew_tries(tx.conn(), 3).await.unwrap();
+            tx.commit().await.unwrap();
+            Outcome::Retry {
+                reason: "after a part of the work".into(),
+                after: None,
+            }
+        }
+    });
+    let once = NewJob {
+        max_attempts: 1,
+        ..note(1)
+    };
+    put(&db, vec![once]).await;
+    crew.done(1).await;
+    assert_eq!(crew.log.starts().len(), 2);
+    assert_eq!(dead(&db).await.len(), 0);
+    crew.stop().await;
 }

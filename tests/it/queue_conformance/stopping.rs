@@ -6,6 +6,7 @@ use std::time::Duration;
 use engageninja::jobs::queue::admin::{self, Cancelled};
 use engageninja::jobs::queue::{Outcome, enqueue};
 use engageninja::store::Db;
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::Semaphore;
 
 use super::crew::{Crew, QUEUE, Setup, keyed, live, note, notes, number, put};
@@ -136,4 +137,31 @@ async fn what_a_drain_gives_back_runs_elsewhere_at_once() {
     assert!(other.log.starts().iter().all(|start| start.attempt == 1));
     eventually("nothing is left", || async { live(&db).await == 0 }).await;
     other.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_claim_brings_in_while_a_drain_begins_goes_back_as_well() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    put(&db, notes(0..5)).await;
+    let mut session = PgConnection::connect_with(&test.options().cell)
+        .await
+        .unwrap();
+    let mut lock = session.begin().await.unwrap();
+    lock.execute("LOCK TABLE cell.jobs").await.unwrap();
+    let crew = Crew::eager(&db, &Setup::default());
+    eventually("the claim waits", || async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND query LIKE '%lease_until%'";
+        test.value::<i64>(waiting).await > 0
+    })
+    .await;
+    let drain = tokio::spawn(crew.stop());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    lock.rollback().await.unwrap();
+
+    let drained = drain.await.unwrap();
+    assert_eq!((drained.cancelled, drained.unwritten), (0, 0));
+    let ready = "SELECT count(*) FROM jobs WHERE state = 0 AND attempt = 0 AND starts = 0";
+    assert_eq!(number(&db, ready).await, 5);
 }

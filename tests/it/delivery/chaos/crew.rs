@@ -9,8 +9,12 @@ use tokio::time::Instant;
 
 use crate::harness::program::Started;
 
+/// What no process may ever have to say.
+const ALARMS: [&str; 3] = ["deadlock", "went out twice", "were forgotten"];
+
 /// A place for a process: one that runs or stands still, or the next one on its way.
 pub(super) struct Member {
+    alarms: Vec<String>,
     make: Box<dyn Fn() -> Command + Send>,
     process: Option<Started>,
     next: Option<JoinHandle<Started>>,
@@ -21,6 +25,7 @@ impl Member {
     /// Starts a process, which the same command starts again.
     pub(super) fn start(make: impl Fn() -> Command + Send + 'static) -> Self {
         let mut member = Self {
+            alarms: Vec::new(),
             make: Box::new(make),
             process: None,
             next: None,
@@ -31,9 +36,17 @@ impl Member {
     }
 
     fn start_next(&mut self) {
-        self.process = None;
+        if let Some(process) = self.process.take() {
+            self.note_alarms(&process.into_log());
+        }
         self.wakes_at = None;
         self.next = Some(tokio::spawn(Started::new((self.make)())));
+    }
+
+    fn note_alarms(&mut self, log: &str) {
+        let is_alarm = |line: &&str| ALARMS.iter().any(|alarm| line.contains(alarm));
+        let alarms = log.lines().filter(is_alarm).map(str::to_owned);
+        self.alarms.extend(alarms);
     }
 
     /// Waits until the one that is starting is there.
@@ -83,11 +96,13 @@ impl Member {
         }
     }
 
-    /// Ends it in order.
-    pub(super) async fn end(mut self) {
+    /// Ends it in order. Answers with what all processes of this place had to say that none may.
+    pub(super) async fn end(mut self) -> Vec<String> {
         self.arrive().await;
-        if let Some(process) = self.process {
-            process.stop().await;
+        if let Some(process) = self.process.take() {
+            let log = process.stop().await;
+            self.note_alarms(&log);
         }
+        self.alarms
     }
 }

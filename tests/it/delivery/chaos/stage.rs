@@ -33,7 +33,7 @@ pub(super) const PEOPLE: u32 = 2_000;
 /// The world, its processes, and what was done to them.
 pub(super) struct Stage {
     profile: Profile,
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     /// Tenants, each with its campaigns.
     pub(super) tenants: Vec<(World, Vec<CampaignId>)>,
     pub(super) fake: Option<FakeTwilio>,
@@ -204,8 +204,9 @@ fn start_crew(db: &TestDb, fake: Option<&FakeTwilio>) -> Vec<Member> {
 /// Something is always going out.
 async fn keep_busy(world: &World, campaigns: &mut Vec<CampaignId>) {
     if let Some(last) = campaigns.last() {
-        let counts = world.counts(*last).await;
-        assert!(counts.is_balanced(), "{counts:?}");
+        let counted = world.counted(*last).await;
+        counted.assert_equal();
+        let counts = counted.counts;
         let waiting = [
             CountWord::Unexpanded,
             CountWord::Queued,

@@ -1,0 +1,25 @@
+//! How long an answer of the database may take.
+//!
+//! The server ends a statement after 15 seconds. Whose answer is still missing long after that reads from a connection that is
+//! dead: its other end lost power, or something between the two forgot it, and nothing will ever say so.
+
+use std::io;
+use std::time::Duration;
+
+/// Twice what a statement may take.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// The answer to a statement, or to a short transaction of them. What is given up is tried again on another connection.
+///
+/// # Errors
+/// What the database says, and [`io::ErrorKind::TimedOut`] when it says nothing.
+pub async fn answered<T, E: From<io::Error>>(
+    question: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match tokio::time::timeout(ANSWER_MAX, question).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the database does not answer").into())
+        }
+    }
+}

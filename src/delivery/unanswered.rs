@@ -1,0 +1,63 @@
+//! Begins without an answer: what they wrote after all is given back by the process that will never call for it.
+//!
+//! Nobody else could: while it lives, its lock says that it may still call, and after half an hour a person would have to decide.
+
+use std::time::Duration;
+
+use super::outcomes::{self, Known, OWNER};
+use crate::clock::answer::answered;
+use crate::domain::attempt::CallOutcome;
+use crate::domain::channel::Channel;
+use crate::domain::ids::{AttemptId, MessageKey};
+use crate::store::{Db, StoreResult, attempts};
+
+/// Longer than any statement may take: what is not committed by then never will be.
+const AFTER: Duration = Duration::from_secs(20);
+/// Between two tries while the database is away.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Closes such attempts as never called, in a while and whenever the database is there. A process that ends before is one that
+/// will never call either, and whoever settles attempts sees it.
+pub(super) fn disown(db: Db, asked: Vec<(MessageKey, AttemptId)>) {
+    tokio::spawn(async move {
+        tokio::time::sleep(AFTER).await;
+        loop {
+            match answered(close(&db, &asked)).await {
+                Ok(0) => return,
+                Ok(closed) => {
+                    tracing::warn!(closed, "begins without an answer are given back");
+                    return;
+                }
+                Err(error) if error.is_transient() => {}
+                Err(error) => {
+                    tracing::error!(%error, "begins without an answer are not given back");
+                    return;
+                }
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+    });
+}
+
+async fn close(db: &Db, asked: &[(MessageKey, AttemptId)]) -> StoreResult<usize> {
+    let mut tx = db.batch().begin().await?;
+    let known: Vec<Known> = attempts::list_untold(&mut tx, asked)
+        .await?
+        .into_iter()
+        .map(|untold| Known {
+            key: untold.key,
+            attempt_no: untold.attempt_no,
+            // Of one that was not taken no status is kept.
+            channel: Channel::Sms,
+            provider: untold.provider,
+            account_ref: untold.account_ref,
+            outcome: CallOutcome::Aborted {
+                reason: "begin got no answer".into(),
+            },
+            resolved_by: OWNER,
+        })
+        .collect();
+    let closed = outcomes::record(&mut tx, &known).await?;
+    tx.commit().await?;
+    Ok(closed.len())
+}
