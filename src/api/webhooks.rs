@@ -86,6 +86,12 @@ impl Webhooks {
     }
 }
 
+/// Tells one address from another: an event that was sent to a wrong one must not stand in the way of the right one.
+fn address_mark(key: MessageKey, attempt_id: AttemptId) -> u32 {
+    let mark = key.tenant_id.0.as_u128() ^ key.id.0.as_u128() ^ attempt_id.0.as_u128();
+    mark as u32
+}
+
 /// What is wrong with a form that is no callback of Twilio's.
 fn invalid(error: CallbackError) -> ApiError {
     let problem = |detail: &str| ApiError::new(ProblemType::InvalidBody, detail);
@@ -122,10 +128,9 @@ fn event(
         .map(|(name, value)| (name, Value::from(value)))
         .collect();
     NewEvent {
-        // With whom it names: one that was sent to a wrong address must not stand in the way of the right one.
         dedup_key: format!(
             "tw:{message_sid}:{status}:{code}:{:08x}",
-            attempt_id.0.as_fields().0
+            address_mark(key, attempt_id)
         ),
         provider: Provider::Twilio,
         account_ref: account_sid,

@@ -73,6 +73,9 @@ async fn a_pace_that_is_none_or_has_no_effect_is_refused_with_what_would_be_righ
         app.get(&twin.key, &pace).await.ok(200)["allowed_per_sec"],
         30.0
     );
+    let changed = "SELECT (SELECT count(*) FROM campaigns WHERE pace_per_sec IS NOT NULL)
+        + (SELECT count(*) FROM audit_log WHERE action = 'set_campaign_pace')";
+    assert_eq!(app.db().value::<i64>(changed).await, 0);
 }
 
 #[tokio::test]

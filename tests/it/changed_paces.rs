@@ -73,11 +73,11 @@ impl Office {
     /// Slow, quick, and slow again, as `set` does it: a campaign's messages follow each time.
     async fn follows(&self, campaign: &str, set: impl AsyncFn(&str, f64)) {
         let clock = self.it.world.db.clock();
-        set(campaign, 1.0).await;
+        set(campaign, 0.05).await;
         let worker = self.it.world.worker().await;
-        eventually("it has begun", async || self.taken().len() >= 2).await;
+        eventually("it has begun", async || !self.taken().is_empty()).await;
         let before = self.taken().len();
-        assert!(before < 10, "{before} at one a second");
+        assert!(before < 5, "{before} at one in twenty seconds");
 
         set(campaign, 100.0).await;
         let quick = clock.now();

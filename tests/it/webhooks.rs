@@ -415,6 +415,12 @@ async fn another_tenant_of_the_account_in_the_address_moves_nobody_and_hides_not
     let counts = office.it.world.counts(campaign).await;
     let told = counts.get(CountWord::Delivered) + counts.get(CountWord::Failed);
     assert_eq!(told, 100, "{counts:?}");
+    let all = "SELECT count(*) FROM provider_events";
+    assert_eq!(
+        office.it.world.number(all).await,
+        400,
+        "each is in the inbox, for the timeline"
+    );
 }
 
 /// A person is about to decide, and the provider's word arrives before, or meanwhile.

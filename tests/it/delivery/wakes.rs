@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::harness::eventually;
 use crate::harness::world::World;
 
-const INTAKES: usize = 8;
+const INTAKES: usize = 16;
 const BATCHES: usize = 25;
 const MESSAGES: usize = 4;
 const ALL: i64 = (INTAKES * BATCHES * MESSAGES) as i64;
@@ -42,7 +42,7 @@ async fn bring(world: &World, intake: usize) {
         };
         let messages: Vec<NewMessage> = (0..MESSAGES)
             .map(|n| {
-                let address = format!("+1205{intake:01}{batch:02}{n:04}");
+                let address = format!("+1205{intake:02}{batch:02}{n:03}");
                 NewMessage {
                     id: MessageId(Uuid::now_v7()),
                     contact_id: None,
@@ -108,7 +108,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_intakes_on_one_lane_lose_no_message() {
+async fn sixteen_intakes_on_one_lane_lose_no_message() {
     let world = World::start().await;
     // Slower than the intakes, so that wakes come while messages still wait.
     let worker = world.slow_worker().await;

@@ -122,7 +122,10 @@ async fn a_sleeper_that_has_claimed_its_job_again_does_not_complete_it_by_its_ol
     until_says(&mut child, "done 0 lost 0 missed 1").await;
 
     assert_eq!(live(&db).await, 1);
-    child.tell("2").await;
+    // Whichever it is by now: on a busy machine its lease may have run out once more.
+    for attempt in ["2", "3", "4", "5"] {
+        child.tell(attempt).await;
+    }
     eventually("the new run is done", || async { live(&db).await == 0 }).await;
 }
 
