@@ -88,28 +88,8 @@ async fn answer(db: &Db, myself: &Myself, holds: &Holds, asked: &[MessageKey]) -
             .entry(*key)
             .or_insert_with(|| AttemptId(Uuid::new_v4()));
     }
-    let (keys, ids): (Vec<MessageKey>, Vec<AttemptId>) =
-        tokens.iter().map(|(key, id)| (*key, *id)).unzip();
-    let pool = db.batch_pool();
-    let ask = || {
-        answered(attempts::begin_attempts(
-            &pool,
-            incarnation,
-            &keys,
-            &ids,
-            holds,
-        ))
-    };
-    let judged = retry_deadlocks(ask).await;
-    let judged = match judged {
-        Ok(judged) => judged,
-        Err(error) => {
-            tracing::warn!(%error, messages = keys.len(), "begin got no answer");
-            if error.is_answer_lost() {
-                unanswered::disown(db.clone(), tokens.into_iter().collect());
-            }
-            return asked.iter().map(|_| Answer::Unknown).collect();
-        }
+    let Some(judged) = begin(db, incarnation, holds, &tokens).await else {
+        return asked.iter().map(|_| Answer::Unknown).collect();
     };
     let begun: Vec<MessageKey> = judged
         .iter()
@@ -141,6 +121,38 @@ async fn answer(db: &Db, myself: &Myself, holds: &Holds, asked: &[MessageKey]) -
                 .unwrap_or(Answer::Unknown)
         })
         .collect()
+}
+
+/// None when there was no answer; what was begun all the same is given back.
+async fn begin(
+    db: &Db,
+    incarnation: Incarnation,
+    holds: &Holds,
+    tokens: &HashMap<MessageKey, AttemptId>,
+) -> Option<Vec<attempts::Judged>> {
+    let (keys, ids): (Vec<MessageKey>, Vec<AttemptId>) =
+        tokens.iter().map(|(key, id)| (*key, *id)).unzip();
+    let pool = db.batch_pool();
+    let ask = || {
+        answered(attempts::begin_attempts(
+            &pool,
+            incarnation,
+            &keys,
+            &ids,
+            holds,
+        ))
+    };
+    match retry_deadlocks(ask).await {
+        Ok(judged) => Some(judged),
+        Err(error) => {
+            tracing::warn!(%error, messages = keys.len(), "begin got no answer");
+            if error.is_answer_lost() {
+                let asked = keys.into_iter().zip(ids).collect();
+                unanswered::disown(db.clone(), asked);
+            }
+            None
+        }
+    }
 }
 
 async fn read_contents(db: &Db, begun: &[MessageKey]) -> HashMap<MessageKey, CallContent> {

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 
 use super::incarnation::Myself;
+use crate::clock::answer::answered;
 use crate::domain::rate::learned::CallLimit;
 use crate::store::{Db, StoreResult, buckets, incarnations};
 
@@ -115,7 +116,7 @@ async fn keep_read(gates: Weak<Gates>, db: Db, myself: Myself) {
         let Some(gates) = gates.upgrade() else {
             return;
         };
-        if let Err(error) = gates.read(&db, &myself).await {
+        if let Err(error) = answered(gates.read(&db, &myself)).await {
             tracing::warn!(%error, "how many calls accounts may make was not read");
         }
     }

@@ -14,6 +14,7 @@ use super::forgotten::restore;
 use super::incarnation::Myself;
 use super::outcomes::{self, Known};
 use crate::clock::Clock;
+use crate::clock::answer::answered;
 use crate::domain::attempt::CallOutcome;
 use crate::domain::holds::Holds;
 use crate::domain::ids::{Incarnation, MessageKey};
@@ -157,9 +158,11 @@ async fn look(
     let Some(incarnation) = myself.current() else {
         return Ok(());
     };
-    let mut tx = db.batch().begin().await?;
-    let current = find_current(&mut tx).await?;
-    tx.commit().await?;
+    let current = answered(async {
+        let mut tx = db.batch().begin().await?;
+        find_current(&mut tx).await
+    })
+    .await?;
     let Some(before) = known.as_ref().filter(|before| **before != current) else {
         *known = Some(current);
         return Ok(());

@@ -120,23 +120,29 @@ impl Delivery {
     }
 
     /// Looks at one message and sends it if it may be sent. `fence` is the job that says so.
+    ///
+    /// It goes on when nobody waits for it any more: a handler is stopped when its lease is lost, and would leave a permission
+    /// behind of which nobody says whether it was used.
     pub async fn deliver(&self, key: MessageKey, fence: Fence) -> Delivered {
+        let inner = Arc::clone(&self.inner);
+        let delivering = tokio::spawn(async move { inner.deliver(key, fence).await });
+        delivering.await.unwrap_or(Delivered::NoAnswer)
+    }
+}
+
+impl Inner {
+    async fn deliver(&self, key: MessageKey, fence: Fence) -> Delivered {
         let asked_at = Clock::boottime();
-        match self.inner.begin.ask(key).await {
+        match self.begin.ask(key).await {
             Answer::Granted(permission) => {
-                let inner = Arc::clone(&self.inner);
-                // On its own: a handler that is stopped, since its lease is lost, would leave a permission behind of which nobody
-                // says whether it was used.
-                let sending = tokio::spawn(async move {
-                    let finished = inner.call(key, *permission, fence, asked_at).await;
-                    inner.finish.record(finished).await
-                });
-                match sending.await {
-                    Ok(true) => Delivered::Settled,
-                    Ok(false) | Err(_) => Delivered::NoAnswer,
+                let finished = self.call(key, *permission, fence, asked_at).await;
+                if self.finish.record(finished).await {
+                    Delivered::Settled
+                } else {
+                    Delivered::NoAnswer
                 }
             }
-            Answer::Denied(verdict) => match self.inner.put_away(key, verdict).await {
+            Answer::Denied(verdict) => match self.put_away(key, verdict).await {
                 Ok(()) => Delivered::Done,
                 Err(error) => {
                     tracing::warn!(%error, message.id = %key.id, "message not put away");
@@ -146,9 +152,7 @@ impl Delivery {
             Answer::Unknown => Delivered::NoAnswer,
         }
     }
-}
 
-impl Inner {
     async fn call(
         &self,
         key: MessageKey,

@@ -74,7 +74,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
             () = stop.cancelled() => {}
         }
     }
-    if let Err(error) = leader.resign().await {
+    if let Err(error) = answered(leader.resign()).await {
         tracing::warn!(%error, "the term runs out by itself");
     }
 }

@@ -11,32 +11,42 @@ use crate::domain::channel::Channel;
 use crate::domain::ids::{AttemptId, MessageKey};
 use crate::store::{Db, StoreResult, attempts};
 
-/// Longer than any statement may take: what is not committed by then never will be.
-const AFTER: Duration = Duration::from_secs(20);
+/// Between two looks. The first comes when any statement is over; its commit may wait for longer, for a disk or for a standby.
+const LOOKS: [Duration; 6] = [
+    Duration::from_secs(20),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+    Duration::from_secs(80),
+    Duration::from_secs(160),
+    Duration::from_secs(320),
+];
 /// Between two tries while the database is away.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
-/// Closes such attempts as never called, in a while and whenever the database is there. A process that ends before is one that
+/// Closes such attempts as never called, whenever they show up in the next ten minutes. A process that ends before is one that
 /// will never call either, and whoever settles attempts sees it.
 pub(super) fn disown(db: Db, asked: Vec<(MessageKey, AttemptId)>) {
     tokio::spawn(async move {
-        tokio::time::sleep(AFTER).await;
-        loop {
-            match answered(close(&db, &asked)).await {
-                Ok(0) => return,
-                Ok(closed) => {
-                    tracing::warn!(closed, "begins without an answer are given back");
-                    return;
-                }
-                Err(error) if error.is_transient() => {}
+        for wait in LOOKS {
+            tokio::time::sleep(wait).await;
+            match close_when_there(&db, &asked).await {
+                Ok(0) => {}
+                Ok(closed) => tracing::warn!(closed, "begins without an answer are given back"),
                 Err(error) => {
                     tracing::error!(%error, "begins without an answer are not given back");
-                    return;
                 }
             }
-            tokio::time::sleep(TRY_EVERY).await;
         }
     });
+}
+
+async fn close_when_there(db: &Db, asked: &[(MessageKey, AttemptId)]) -> StoreResult<usize> {
+    loop {
+        match answered(close(db, asked)).await {
+            Err(error) if error.is_transient() => tokio::time::sleep(TRY_EVERY).await,
+            done => return done,
+        }
+    }
 }
 
 async fn close(db: &Db, asked: &[(MessageKey, AttemptId)]) -> StoreResult<usize> {

@@ -14,7 +14,7 @@ use super::holds::Holds;
 /// Clocks of provider and database may differ by this much: what was made for an attempt was made at most so long before it.
 pub const SKEW_BEFORE: Duration = Duration::from_mins(5);
 /// And at most so long after its deadline. No less than before it: the provider's clock may as well be ahead, and what a closed
-/// socket had left to send is sent again by the kernel for minutes. While this may be, no like call is made.
+/// socket had left to send is sent again by the kernel for minutes. No like call is made before there is a verdict.
 pub const SKEW_AFTER: Duration = SKEW_BEFORE;
 
 /// Whether the process that was permitted to call may still do so.

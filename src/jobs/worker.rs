@@ -156,7 +156,6 @@ fn lines(options: &WorkerOptions) -> Vec<QueueLine> {
 
 fn engine_config(db: &Db, myself: &Myself, lease: Duration) -> EngineConfig {
     let incarnation = myself.current().map_or(0, |incarnation| incarnation.0);
-    let usual = Tuning::default();
     EngineConfig {
         claim_pool: db.claim_pool(),
         system_pool: db.batch_pool(),
@@ -164,12 +163,7 @@ fn engine_config(db: &Db, myself: &Myself, lease: Duration) -> EngineConfig {
         announcements: announcements(db),
         incarnation: incarnation.to_string(),
         clock: db.clock().clone(),
-        tuning: Tuning {
-            lease,
-            renew_every: lease / 3,
-            sweep_grace: usual.sweep_grace.min(lease),
-            ..usual
-        },
+        tuning: Tuning::leasing_for(lease),
     }
 }
 

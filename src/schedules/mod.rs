@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::table::{SCHEDULES, Schedule};
 use crate::clock::Clock;
+use crate::clock::answer::answered;
 use crate::jobs::queue::enqueue;
 use crate::store::{Db, StoreError, StoreResult, schedules};
 
@@ -38,8 +39,8 @@ pub async fn run(db: Db, stop: CancellationToken) {
     let mut clockworks: Option<Vec<Clockwork>> = None;
     while !stop.is_cancelled() {
         let result = match &mut clockworks {
-            Some(clockworks) => fire_due(&db, &clock, clockworks).await,
-            None => start(&db, &clock)
+            Some(clockworks) => answered(fire_due(&db, &clock, clockworks)).await,
+            None => answered(start(&db, &clock))
                 .await
                 .map(|started| clockworks = Some(started)),
         };

@@ -56,12 +56,15 @@ pub async fn list_due(
         WITH due AS MATERIALIZED (
             SELECT r.*
             FROM (
-                -- All that are due: among the oldest alone might be none but those of an account that hangs.
+                -- Many times what a round looks at: among the oldest few might be none but those of an account that hangs.
                 SELECT a.tenant_id, a.message_id, a.attempt_no, a.id, a.incarnation, a.state, a.provider, a.account_ref,
                        a.started_at, a.deadline, a.signed_at, a.first_empty_look_at, a.next_look_at,
                        row_number() OVER (PARTITION BY a.provider, a.account_ref ORDER BY a.next_look_at) AS place
-                FROM send_attempts a
-                WHERE a.state IN (0, 2) AND a.next_look_at <= app_now()
+                FROM (SELECT o.*
+                      FROM send_attempts o
+                      WHERE o.state IN (0, 2) AND o.next_look_at <= app_now()
+                      ORDER BY o.next_look_at
+                      LIMIT 40 * $1::bigint) a
             ) r
             -- A share for each account, so that one that hangs does not fill the round, and its first before another's second.
             WHERE 5 * r.place <= $1::bigint

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use engageninja::domain::counts::CountWord;
 use engageninja::store::Db;
 use engageninja::store::timelines::is_quarantined;
@@ -52,9 +53,14 @@ async fn nothing_begins_on_an_unknown_server_until_it_is_released() {
         world.counts(later).await.get(CountWord::Queued) == 10
     })
     .await;
-    // Twenty ticks of the release, and a slot that is over.
+    // Many ticks of the release, and a slot that is over.
     world.db.advance(world.holds.slot).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let term = "SELECT max(until) FROM release_shards";
+    let before: DateTime<Utc> = world.db.value(term).await;
+    eventually("the leader has ticked for a second", || async {
+        world.db.value::<DateTime<Utc>>(term).await > before + TimeDelta::seconds(1)
+    })
+    .await;
     assert_eq!(
         world
             .number("SELECT count(*) FROM jobs WHERE queue = 'send'")

@@ -605,7 +605,7 @@ async fn what_cannot_be_stored_is_refused_whoever_signed_it_and_fails_no_other()
     assert_eq!(told, 40, "{counts:?}");
 }
 
-/// The event that Twilio delivered a message, as the door makes it.
+/// The event that Twilio delivered a message, as the door makes it, but for the mark of its address.
 fn delivered(message: &Accepted) -> NewEvent {
     let mark = |name: &str| -> Uuid { message.mark(name).unwrap().parse().unwrap() };
     NewEvent {

@@ -187,7 +187,7 @@ async fn hint(db: &Db, hinted_ms: &AtomicU64) {
         enqueue(&mut tx, FoldProviderEvents::default()).await?;
         tx.commit().await
     };
-    if let Err(error) = order.await {
+    if let Err(error) = answered(order).await {
         tracing::warn!(%error, "no hint for the fold; the schedule orders it");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clock::answer::answered;
 use crate::clock::net::Net;
 use crate::domain::holds::Holds;
 use crate::domain::ids::LaneId;
@@ -53,6 +54,7 @@ impl LostLanes {
                 self.net.throw();
                 let after = self.after.unwrap_or(LaneId(0));
                 let look = look(db.clone(), holds.deadline, holds.first_look, after);
+                let look = answered(look);
                 self.running = Some(AbortOnDropHandle::new(tokio::spawn(look)));
             }
             return None;

@@ -17,7 +17,7 @@ use super::fence::FenceColumns;
 use super::ticket::{Ending, Ticket};
 use super::trouble::{Trouble, is_passing};
 use super::tuning::{COMPLETE_ENOUGH, COMPLETE_MAX, REASON_BYTES_MAX};
-use crate::clock::answer::answered;
+use crate::clock::answer::{answered, answered_within};
 
 type Ended = (Arc<Ticket>, Ending);
 
@@ -150,10 +150,11 @@ impl<'a> Todo<'a> {
 
     async fn write(&mut self, core: &Core) -> Result<(), sqlx::Error> {
         if !self.done.is_empty() {
-            let ids = {
+            let deletion = async {
                 let _alone = core.own_rows.lock().await;
-                delete(&core.system_pool, &self.done).await?
+                delete(&core.system_pool, &self.done).await
             };
+            let ids = answered_within(core.tuning.own_rows_max(), deletion).await?;
             core.counters.done(ids.len() as u64);
             report_missing(core, self.done.iter().copied(), ids);
             self.done.clear();

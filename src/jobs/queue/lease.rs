@@ -15,7 +15,7 @@ use super::ticket::Ticket;
 use super::trouble::Trouble;
 use super::tuning::RENEW_MAX;
 use crate::clock::Clock;
-use crate::clock::answer::answered;
+use crate::clock::answer::answered_within;
 
 /// Renews until the engine has ended.
 pub(super) async fn run(core: Arc<Core>) {
@@ -33,10 +33,13 @@ async fn renew_all(core: &Arc<Core>) -> Result<(), sqlx::Error> {
     let held = core.desk.held();
     let mut missing = Vec::new();
     for asked in held.chunks(RENEW_MAX) {
-        let _alone = core.own_rows.lock().await;
-        let lease_ends = Clock::boottime() + core.tuning.lease;
-        let lease_secs = core.tuning.lease.as_secs_f64();
-        let ids = answered(renew(&core.system_pool, asked, lease_secs)).await?;
+        let renewal = async {
+            let _alone = core.own_rows.lock().await;
+            let lease_ends = Clock::boottime() + core.tuning.lease;
+            let ids = renew(&core.system_pool, asked, core.tuning.lease.as_secs_f64()).await?;
+            Ok::<_, sqlx::Error>((lease_ends, ids))
+        };
+        let (lease_ends, ids) = answered_within(core.tuning.own_rows_max(), renewal).await?;
         let ids: HashSet<i64> = ids.into_iter().collect();
         for ticket in asked {
             if ids.contains(&ticket.fence.id) {

@@ -62,9 +62,10 @@ impl Since {
         self.at == DateTime::UNIX_EPOCH
     }
 
-    /// Only a look that reached the end moves the start. One that failed is not tried again at everything before its time, or
-    /// one that takes longer than a statement may would keep all others from their turn.
-    fn looked(&mut self, swept: Result<&Swept, &sqlx::Error>) {
+    /// Only a look that reached the end moves the start. One that failed, `now`, is not tried again at everything before its
+    /// time, or one that takes longer than a statement may would keep all others from their turn.
+    fn looked(&mut self, swept: Result<&Swept, &sqlx::Error>, now: DateTime<Utc>) {
+        let back = Duration::from_secs_f64(LOOK_BACK_SECS);
         let looked_at_everything = self.looks_at_everything();
         if looked_at_everything {
             self.net.haul();
@@ -72,13 +73,13 @@ impl Since {
         match swept {
             Ok(swept) if swept.found < SWEEP_MAX => {
                 if let Some(looked_at) = swept.looked_at {
-                    let back = Duration::from_secs_f64(LOOK_BACK_SECS);
                     // Also back: the database's clock may have been set.
                     self.reached = looked_at - back;
                     self.at = self.reached;
                 }
             }
             Ok(_) => {}
+            Err(_) if self.reached == DateTime::UNIX_EPOCH => self.at = now - back,
             Err(_) => self.at = self.reached,
         }
     }
@@ -196,7 +197,7 @@ async fn promote(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
     )
     .fetch_one(&mut *conn)
     .await;
-    since.looked(swept.as_ref());
+    since.looked(swept.as_ref(), core.clock.now());
     swept
 }
 
@@ -270,7 +271,7 @@ async fn rescue(core: &Core, since: &mut Since) -> Result<Swept, sqlx::Error> {
     )
     .fetch_one(&mut *conn)
     .await;
-    since.looked(swept.as_ref());
+    since.looked(swept.as_ref(), core.clock.now());
     swept
 }
 
@@ -296,18 +297,22 @@ mod tests {
         let mut since = Since::new();
         assert_eq!(start(&mut since), DateTime::UNIX_EPOCH);
 
-        since.looked(Ok(&swept(0, None)));
+        since.looked(Err(&sqlx::Error::PoolTimedOut), at(70));
+        assert_eq!(start(&mut since), at(50), "the net is not due again");
+        let mut since = Since::new();
+        start(&mut since);
+        since.looked(Ok(&swept(0, None)), at(70));
         assert_eq!(start(&mut since), DateTime::UNIX_EPOCH, "it did not look");
-        since.looked(Ok(&swept(SWEEP_MAX, Some(at(100)))));
+        since.looked(Ok(&swept(SWEEP_MAX, Some(at(100)))), at(100));
         assert_eq!(start(&mut since), DateTime::UNIX_EPOCH, "there is more");
-        since.looked(Ok(&swept(SWEEP_MAX - 1, Some(at(100)))));
+        since.looked(Ok(&swept(SWEEP_MAX - 1, Some(at(100)))), at(100));
         assert_eq!(start(&mut since), at(80));
 
         let everything = since.start(Duration::ZERO);
         assert_eq!(everything, DateTime::UNIX_EPOCH);
-        since.looked(Err(&sqlx::Error::PoolTimedOut));
+        since.looked(Err(&sqlx::Error::PoolTimedOut), at(100));
         assert_eq!(start(&mut since), at(80));
-        since.looked(Ok(&swept(0, Some(at(50)))));
+        since.looked(Ok(&swept(0, Some(at(50)))), at(100));
         assert_eq!(start(&mut since), at(30), "the clock was set back");
     }
 }

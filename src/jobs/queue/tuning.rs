@@ -43,7 +43,27 @@ pub struct Tuning {
     pub cut_offs_max: i16,
 }
 
+/// The least that a statement may take over the rows of this process.
+const OWN_ROWS_MIN: Duration = Duration::from_secs(5);
+
 impl Tuning {
+    /// How long a statement may hold all rows of this process: a renewal waits for it, and two of them go into what a lease
+    /// lasts beyond one renewal.
+    pub(super) fn own_rows_max(&self) -> Duration {
+        self.renew_every.max(OWN_ROWS_MIN)
+    }
+
+    /// The defaults around another lease.
+    pub fn leasing_for(lease: Duration) -> Self {
+        let usual = Self::default();
+        Self {
+            lease,
+            renew_every: lease / 3,
+            sweep_grace: usual.sweep_grace.min(lease),
+            ..usual
+        }
+    }
+
     /// As the defaults, for another lease: what has to happen within one is scaled with it, what
     /// depends on how long a connection takes to come back is not.
     pub fn with_lease(lease: Duration) -> Self {
@@ -51,14 +71,11 @@ impl Tuning {
         let scale = lease.as_secs_f64() / usual.lease.as_secs_f64();
         let at_most = |usual: Duration| usual.mul_f64(scale.min(1.0));
         Self {
-            lease,
-            renew_every: usual.renew_every.mul_f64(scale),
             sweep_every: at_most(usual.sweep_every),
-            sweep_grace: usual.sweep_grace.min(lease),
             retry_min: at_most(usual.retry_min),
             retry_max: at_most(usual.retry_max),
             lost_grace: at_most(usual.lost_grace),
-            ..usual
+            ..Self::leasing_for(lease)
         }
     }
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use engageninja::domain::counts::CountWord;
 use engageninja::jobs::worker::{Worker, WorkerOptions};
 use engageninja::store::StoreError;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::harness::db::Cluster;
 use crate::harness::silence::Way;
@@ -89,6 +89,44 @@ async fn workers_wait_for_postgresql_and_nothing_is_lost_or_sent_twice() {
     assert_eq!(world.number("SELECT count(*) FROM dead_jobs").await, 0);
 }
 
+/// Begins whose commits wait for a standby.
+const BEGINS: &str =
+    "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%begin_attempts%'";
+
+impl World {
+    /// Lets each commit wait for a standby that is not there, and stand when the wait is cut off; none waits without a name.
+    async fn wait_for_standby(&self, name: &str) {
+        let mut session = self.session().await;
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+        session.execute(AssertSqlSafe(set)).await.unwrap();
+        session.execute("SELECT pg_reload_conf()").await.unwrap();
+    }
+
+    /// A worker whose begin has committed and got no answer yet, which comes with the standby; `meanwhile` is done before.
+    async fn worker_before_its_answer(&self, meanwhile: &str) -> Worker {
+        let mut session = self.session().await;
+        let mut rows = session.begin().await.unwrap();
+        rows.execute("SELECT FROM messages FOR UPDATE")
+            .await
+            .unwrap();
+        let worker = self.slow_worker().await;
+        eventually("its begin waits for a row", || async {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                AND wait_event = 'transactionid' AND query LIKE '%begin_attempts%'";
+            self.number(waiting).await > 0
+        })
+        .await;
+        self.db.execute(meanwhile).await;
+        self.wait_for_standby("nobody").await;
+        rows.rollback().await.unwrap();
+        eventually("it has committed and waits", || async {
+            self.number(&format!("SELECT count(*) {BEGINS}")).await > 0
+        })
+        .await;
+        worker
+    }
+}
+
 /// The connection ends between begin's commit and its answer, and the process lives: only it can know that it never called.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_begin_that_committed_and_got_no_answer_is_given_back_by_the_process_that_lives() {
@@ -98,30 +136,11 @@ async fn a_begin_that_committed_and_got_no_answer_is_given_back_by_the_process_t
     world.add_contacts(PEOPLE as u32).await;
     let campaign = world.campaign("Hello {{ first_name }}").await;
     world.let_out(campaign, PEOPLE as usize).await;
-    let standby = async |name: &str| {
-        let mut session = world.session().await;
-        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
-        session.execute(AssertSqlSafe(set)).await.unwrap();
-        session.execute("SELECT pg_reload_conf()").await.unwrap();
-    };
-    let worker = world.slow_worker().await;
-    let begins =
-        "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%begin_attempts%'";
-    // A commit waits for a standby that is not there, and stands when the wait is cut off.
-    standby("nobody").await;
-    eventually("a begin has committed and waits", || async {
-        world.number(&format!("SELECT count(*) {begins}")).await > 0
-    })
-    .await;
-    let cut = format!("SELECT count(pg_terminate_backend(pid)) {begins}");
+    let worker = world.worker_before_its_answer("SELECT 1").await;
+    let cut = format!("SELECT count(pg_terminate_backend(pid)) {BEGINS}");
     assert!(world.number(&cut).await > 0);
-    standby("").await;
+    world.wait_for_standby("").await;
 
-    eventually("the answer is lost", || async {
-        let open = "SELECT count(*) FROM send_attempts WHERE state = 0";
-        world.number(open).await > 0
-    })
-    .await;
     eventually("all are handed over", || async {
         world.counts(campaign).await.get(CountWord::HandedOver) == PEOPLE
     })
@@ -130,6 +149,29 @@ async fn a_begin_that_committed_and_got_no_answer_is_given_back_by_the_process_t
         AND error_code = 'begin got no answer'";
     assert!(world.number(given_back).await > 0);
     assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+    assert_eq!(world.doubled().await, 0);
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+/// Its lease is lost while begin has not answered, and its handler is stopped. The grant that comes then is used all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_is_answered_when_its_handler_was_stopped_is_not_forgotten() {
+    let cluster = Cluster::dedicated(true).await;
+    let mut world = World::on(cluster.db().await).await;
+    world.add_contacts(5).await;
+    world.holds.lease = Duration::from_millis(900);
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    world.let_out(campaign, 5).await;
+    let taken_away = "UPDATE cell.jobs SET lease = lease + 1, lease_until = app_now() + interval '1 hour' WHERE queue = 'send'";
+    let worker = world.worker_before_its_answer(taken_away).await;
+    // Longer than until a lost lease is noticed, and borne for a while.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.wait_for_standby("").await;
+
+    eventually("all are handed over", || async {
+        world.counts(campaign).await.get(CountWord::HandedOver) == 5
+    })
+    .await;
     assert_eq!(world.doubled().await, 0);
     worker.drain(Duration::from_secs(5)).await;
 }

@@ -150,14 +150,15 @@ async fn what_a_claim_brings_in_while_a_drain_begins_goes_back_as_well() {
     let mut lock = session.begin().await.unwrap();
     lock.execute("LOCK TABLE cell.jobs").await.unwrap();
     let crew = Crew::eager(&db, &Setup::default());
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND query LIKE '%starts = j.starts + 1%'";
     eventually("the claim waits", || async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-            AND wait_event_type = 'Lock' AND query LIKE '%lease_until%'";
         test.value::<i64>(waiting).await > 0
     })
     .await;
     let drain = tokio::spawn(crew.stop());
     tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(test.value::<i64>(waiting).await > 0, "it waits no more");
     lock.rollback().await.unwrap();
 
     let drained = drain.await.unwrap();

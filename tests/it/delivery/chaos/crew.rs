@@ -44,7 +44,9 @@ impl Member {
     }
 
     fn note_alarms(&mut self, log: &str) {
-        let is_alarm = |line: &&str| ALARMS.iter().any(|alarm| line.contains(alarm));
+        let is_alarm = |line: &&str| {
+            line.contains(" ERROR ") && ALARMS.iter().any(|alarm| line.contains(alarm))
+        };
         let alarms = log.lines().filter(is_alarm).map(str::to_owned);
         self.alarms.extend(alarms);
     }
