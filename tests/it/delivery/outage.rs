@@ -100,6 +100,20 @@ impl World {
         let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
         session.execute(AssertSqlSafe(set)).await.unwrap();
         session.execute("SELECT pg_reload_conf()").await.unwrap();
+        if name.is_empty() {
+            return;
+        }
+        // The server's processes hear of it one after another.
+        let probing = tokio::spawn(async move {
+            let probe = "SELECT pg_logical_emit_message(true, 'probe', '')";
+            while session.execute(probe).await.is_ok() {}
+        });
+        eventually("commits wait", || async {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%probe%'";
+            self.number(waiting).await > 0
+        })
+        .await;
+        probing.abort();
     }
 
     /// A worker whose begin has committed and got no answer yet, which comes with the standby; `meanwhile` is done before.
