@@ -47,6 +47,9 @@ pub struct Named {
 
 /// Merges reports into their messages, with the counts of their campaigns.
 pub async fn merge(tx: &mut SystemTx, reports: &[StatusReport]) -> StoreResult<()> {
+    if reports.is_empty() {
+        return Ok(());
+    }
     let heard = lock(tx, reports.iter().map(|report| report.key)).await?;
     merge_locked(tx, heard, reports).await
 }

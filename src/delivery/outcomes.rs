@@ -11,6 +11,7 @@ use crate::domain::attempt::{CallOutcome, settle};
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::MessageKey;
 use crate::domain::message::{DropReason, Phase};
+use crate::domain::status::Status;
 use crate::store::attempts::{Closing, close_attempts};
 use crate::store::mappings::{Mapping, insert_mappings};
 use crate::store::messages::locked::{Locked, Step, lock_messages, save_steps};
@@ -150,11 +151,17 @@ fn closing(one: &Known) -> Closing {
     }
 }
 
+/// What the message's status is to begin with. An end is merged as any report is, and counted there.
 fn first_status(outcome: &CallOutcome) -> Option<(&'static str, i16)> {
-    match outcome {
-        CallOutcome::Taken { status, .. } => Some((status.as_str(), status.rank())),
-        _ => None,
-    }
+    let CallOutcome::Taken { status, .. } = outcome else {
+        return None;
+    };
+    let first = if status.end().is_some() {
+        Status::ACCEPTED
+    } else {
+        *status
+    };
+    Some((first.as_str(), first.rank()))
 }
 
 fn mapping(one: &Known) -> Option<Mapping> {

@@ -205,7 +205,7 @@ impl Inner {
             };
             let is_open = claim.is_live && is_calling(message, claim.attempt_no);
             if is_open || restored.contains(&claim.key) {
-                known.push(taken(claim, account, message)?);
+                known.push(taken(claim, account, message));
                 reports.push(report(claim));
             }
         }
@@ -353,8 +353,8 @@ fn remembered(claim: &Claim, incarnation: Incarnation) -> Remembered {
     }
 }
 
-fn taken(claim: &Claim, account: &AccountListing, message: &Locked) -> StoreResult<Known> {
-    Ok(Known {
+fn taken(claim: &Claim, account: &AccountListing, message: &Locked) -> Known {
+    Known {
         key: claim.key,
         attempt_no: claim.attempt_no,
         channel: message.channel,
@@ -363,10 +363,10 @@ fn taken(claim: &Claim, account: &AccountListing, message: &Locked) -> StoreResu
         outcome: CallOutcome::Taken {
             provider_message_id: claim.listed.provider_message_id.clone(),
             // What became of it since is merged as any report is, and counted.
-            status: Status::parse(message.channel, "accepted")?,
+            status: Status::ACCEPTED,
         },
         resolved_by: RECONCILIATION,
-    })
+    }
 }
 
 fn report(claim: &Claim) -> StatusReport {

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
 use super::begin::retry_deadlocks;
+use super::inbox::{StatusReport, merge};
 use super::outcomes::{self, DEADLINE, Known, LOOK_UP};
 use super::{Delivery, Inner};
 use crate::domain::attempt::{Afterwards, CallOutcome};
@@ -85,9 +86,14 @@ impl Inner {
     /// Concludes and writes down, over what is still live.
     async fn save(&self, now: DateTime<Utc>, looks: &[Look]) -> StoreResult<()> {
         let mut known = Vec::new();
+        let mut reports = Vec::new();
         let mut again = Vec::new();
         for look in looks {
-            match look.suspect().conclude(&look.seen, now, &self.holds) {
+            let verdict = look.suspect().conclude(&look.seen, now, &self.holds);
+            if verdict == Conclusion::Sent {
+                reports.extend(look.report());
+            }
+            match verdict {
                 Conclusion::LookAgain {
                     at,
                     first_empty_look_at,
@@ -105,6 +111,7 @@ impl Inner {
         let keys: Vec<MessageKey> = looks.iter().map(|look| look.doubtful.key).collect();
         lock_messages(&mut tx, &keys).await?;
         outcomes::record(&mut tx, &known).await?;
+        merge(&mut tx, &reports).await?;
         doubts::save_looks(&mut tx, &again).await?;
         tx.commit().await
     }
@@ -120,6 +127,17 @@ impl Look {
             owner: self.owner,
             is_email: self.doubtful.channel == Channel::Email,
         }
+    }
+
+    /// What became of the message that was found.
+    fn report(&self) -> Option<StatusReport> {
+        let found = self.found.as_ref()?;
+        Some(StatusReport {
+            key: self.doubtful.key,
+            attempt: None,
+            status: found.status,
+            error_code: found.error_code.clone(),
+        })
     }
 
     fn known(&self, verdict: Conclusion, now: DateTime<Utc>) -> Option<Known> {

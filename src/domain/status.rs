@@ -53,7 +53,7 @@ const fn failed(word: &'static str, rank: i16) -> Status {
 
 /// Twilio's words, for SMS and WhatsApp.
 const TEXT: &[Status] = &[
-    going("accepted", 10),
+    Status::ACCEPTED,
     going("scheduled", 10),
     going("queued", 20),
     going("sending", 30),
@@ -68,7 +68,7 @@ const TEXT: &[Status] = &[
 
 /// SES's words. A permanent bounce stands above a delivery: late bounces are real.
 const EMAIL: &[Status] = &[
-    going("accepted", 10),
+    Status::ACCEPTED,
     going("Send", 20),
     going("DeliveryDelay", 30),
     failed("RenderingFailure", 50),
@@ -79,6 +79,9 @@ const EMAIL: &[Status] = &[
 ];
 
 impl Status {
+    /// The first word on every channel: the provider has it.
+    pub const ACCEPTED: Self = going("accepted", 10);
+
     /// The status a provider's word stands for on a channel.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engageninja::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, Act, Reply, Weather};
+use engageninja::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, Accepted, Act, Reply, Weather};
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::{AttemptId, CampaignId, MessageId, MessageKey};
 use engageninja::providers::twilio::{Account, Twilio, place_of_token};
@@ -192,9 +192,37 @@ async fn a_look_up_finds_what_the_provider_dates_a_minute_after_the_deadline() {
     worker.drain(DRAIN).await;
     it.fake.ledger().redate(chrono::TimeDelta::seconds(80));
     it.world.settle().await;
-    assert_eq!(it.world.db.text(ROWS).await, "4 - 1 0 handed_over");
+    assert_eq!(it.world.db.text(ROWS).await, "4 - 1 0 delivered handed_over");
     let found = "SELECT count(*) FROM send_attempts WHERE state = 1 AND resolved_by = 'look_up'";
     assert_eq!(it.world.number(found).await, 1);
+}
+
+/// Found after it has arrived, or failed: that is counted, though no callback will ever say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_message_that_a_look_up_finds_is_counted() {
+    for (undelivered, end, word) in [
+        (0, "delivered", CountWord::Delivered),
+        (1_000, "undelivered", CountWord::Failed),
+    ] {
+        let it = TwilioWorld::start().await;
+        let mut weather = silent();
+        weather.callbacks.undelivered = undelivered;
+        it.fake.set_weather(weather);
+        it.fake.script([Act::taken(internal())]);
+        let campaign = it.one_message().await;
+        let worker = it.world.worker().await;
+        eventually("it is in doubt, and has ended", || async {
+            let ended = |one: &Accepted| one.status == end;
+            it.state_of_attempt().await == 2 && it.fake.ledger().accepted().iter().any(ended)
+        })
+        .await;
+        worker.drain(DRAIN).await;
+        it.world.settle().await;
+        let counted = it.world.counted(campaign).await;
+        counted.assert_equal();
+        assert_eq!(counted.counts.get(word), 1, "{:?}", counted.counts);
+        assert_eq!(counted.counts.get(CountWord::HandedOver), 1);
+    }
 }
 
 /// The carrier's opt-out counts here too: nobody asks for that address again.
