@@ -192,7 +192,10 @@ async fn a_look_up_finds_what_the_provider_dates_a_minute_after_the_deadline() {
     worker.drain(DRAIN).await;
     it.fake.ledger().redate(chrono::TimeDelta::seconds(80));
     it.world.settle().await;
-    assert_eq!(it.world.db.text(ROWS).await, "4 - 1 0 delivered handed_over");
+    assert_eq!(
+        it.world.db.text(ROWS).await,
+        "4 - 1 0 delivered handed_over"
+    );
     let found = "SELECT count(*) FROM send_attempts WHERE state = 1 AND resolved_by = 'look_up'";
     assert_eq!(it.world.number(found).await, 1);
 }
