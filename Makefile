@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up test fmt lint unit chaos prepare openapi doc deny bench rivals clean-data
+.PHONY: help up test fmt lint unit chaos mutants prepare openapi doc deny bench rivals clean-data
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,7 @@ fmt:
 
 lint:
 	cargo clippy --quiet --all-targets -- -D warnings
+	tests/mutants/run.sh --check
 
 # The drift checks are tests: .sqlx against the schema, openapi/openapi.json against the program.
 # Chaos needs the machine for itself: it comes last, one run at a time.
@@ -29,6 +30,9 @@ unit:
 
 chaos: web/node_modules ## Kills, stops and restarts everything for CHAOS_SECS seconds [1800]; CHAOS_SEED repeats a run
 	cargo test --test it -- --ignored --nocapture delivery::chaos::
+
+mutants: web/node_modules ## Switches off one mechanism after another and expects its tests to fail (ARGS=names)
+	tests/mutants/run.sh $(ARGS)
 
 prepare: web/node_modules ## Rewrites .sqlx after a change of a query or of the schema
 	cargo run --quiet --manifest-path tools/prepare/Cargo.toml --target-dir target

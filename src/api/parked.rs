@@ -14,7 +14,7 @@ use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::delivery::resolve::decide::{DecideError, decide_campaign, decide_message};
 use crate::domain::actor::{Actor, Operator, Permission};
-use crate::domain::audit::AuditEntry;
+use crate::domain::audit::{AuditEntry, Reason, ReasonRefusal};
 use crate::domain::channel::Channel;
 use crate::domain::doubt::Decision;
 use crate::domain::ids::{CampaignId, MessageId, MessageKey, TenantId};
@@ -44,6 +44,9 @@ struct Decided {
     decision: Decision,
     /// Over how many messages. A campaign with more than 5,000 parked ones takes several requests.
     messages: i64,
+    /// Of a campaign that is sent again: how many messages stay parked since they are past their time. Say that they were
+    /// sent, or give them up.
+    expired: i64,
 }
 
 /// A message of which nobody knows whether it was sent.
@@ -98,20 +101,23 @@ impl Parked {
     ) -> ApiResult<Json<Decided>> {
         actor.require(Permission::DecideMessages)?;
         let (id, decision) = (message_id.0, body.0.decision);
+        let reason: Reason = body.0.reason.parse()?;
         let mut change = facts.in_cell(&self.state, &actor).await?;
         decide_message(change.tx(), actor.tenant_id, id, decision).await?;
         let entry = AuditEntry::new("decide_message", "message", &id)
-            .after(json!({ "decision": decision, "reason": body.0.reason }));
+            .after(json!({ "decision": decision, "reason": reason }));
         change.finish(entry).await?;
         Ok(Json(Decided {
             decision,
             messages: 1,
+            expired: 0,
         }))
     }
 
     /// Decide over a campaign's parked messages.
     ///
-    /// All alike. What is sent again takes a completed campaign back to sending.
+    /// All alike. What is sent again takes a completed campaign back to sending; what is past its time is not, and stays
+    /// parked.
     #[oai(
         path = "/campaigns/:campaign_id/decide-parked",
         method = "post",
@@ -128,14 +134,17 @@ impl Parked {
     ) -> ApiResult<Json<Decided>> {
         actor.require(Permission::DecideMessages)?;
         let (id, decision) = (campaign_id.0, body.0.decision);
+        let reason: Reason = body.0.reason.parse()?;
         let mut change = facts.in_cell(&self.state, &actor).await?;
         let decided = decide_campaign(change.tx(), actor.tenant_id, id, decision).await?;
-        let entry = AuditEntry::new("decide_parked_messages", "campaign", &id)
-            .after(json!({ "decision": decision, "reason": body.0.reason, "messages": decided }));
+        let entry = AuditEntry::new("decide_parked_messages", "campaign", &id).after(json!({
+            "decision": decision, "reason": reason, "messages": decided.messages, "expired": decided.expired,
+        }));
         change.finish(entry).await?;
         Ok(Json(Decided {
             decision,
-            messages: decided as i64,
+            messages: decided.messages as i64,
+            expired: decided.expired,
         }))
     }
 
@@ -192,6 +201,12 @@ impl From<ParkedRow> for ParkedView {
             look_ups: row.look_ups.into(),
             reason: row.reason,
         }
+    }
+}
+
+impl From<ReasonRefusal> for ApiError {
+    fn from(refusal: ReasonRefusal) -> Self {
+        Self::invalid_field("reason", &refusal.to_string())
     }
 }
 

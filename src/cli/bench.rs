@@ -1,7 +1,7 @@
 //! `bench`: how fast this machine imports, expands, sends and takes callbacks, on a durable PostgreSQL of the bench's own.
 //!
 //! Work is done by processes as in an installation; this one only asks and watches. Each figure is the median of the rounds,
-//! and each measure has a new database.
+//! and each measure has a new database. A missed bar fails the command once every figure is told.
 
 mod fairness;
 mod figures;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use self::figures::print_figures;
+use self::figures::{missed_bars, print_figures};
 use self::stage::{Server, Stage};
 use crate::config::Config;
 use crate::dev::bench_queue::{self, snapshot};
@@ -87,13 +87,13 @@ enum Measure {
     Snapshot,
     /// Sends over HTTP to the stand-in for Twilio, without callbacks and with two for each.
     Twilio,
-    /// Small tenants beside one with a long backlog, shares by weight, and what turns and paces cost.
+    /// Small tenants beside one with a long backlog, shares by weight and by lanes, and what turns and paces cost.
     Fairness,
     /// The first part of `fairness` alone.
     Small,
     /// Three workers at the rate of one sender, and of an account that two tenants share; takes two minutes.
     Pacing,
-    /// A hundred pauses of a campaign that is going out.
+    /// A hundred pauses of a campaign that is going out, some of them while a worker stands still.
     Pause,
     /// A lane beside a paused campaign of the same tenant.
     Paused,
@@ -107,6 +107,7 @@ impl Bench {
     pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
         let server = Server::start(config).await?;
         let mut measured = serde_json::Map::new();
+        let mut missed = Vec::new();
         for measure in &self.measures {
             let word = measure.to_possible_value();
             let name = word.as_ref().map_or("", |word| word.get_name());
@@ -115,6 +116,7 @@ impl Bench {
             if !json {
                 println!("{}\n", print_figures(&figures));
             }
+            missed.extend(missed_bars(name, &figures));
             measured.insert(name.into(), json!(figures));
             stage.close().await;
         }
@@ -125,6 +127,7 @@ impl Bench {
                 json!({ "contacts": self.scale.contacts, "measures": measured })
             );
         }
+        anyhow::ensure!(missed.is_empty(), "bars missed: {}", missed.join("; "));
         Ok(())
     }
 

@@ -8,9 +8,12 @@ use serde_json::json;
 use super::installation::Installation;
 use super::output::{print, table};
 use super::worker::queue_name;
+use crate::api::ops::dead_jobs::replayed_entry;
 use crate::config::Config;
-use crate::jobs::queue::admin::{list_dead, list_queues, replay_dead};
-use crate::store::Db;
+use crate::jobs::queue::admin::{QueueCounts, find_dead, list_dead, list_queues, replay_dead};
+use crate::store::audit::Origin;
+use crate::store::control::audit::insert_entry;
+use crate::store::{Db, SystemTx};
 
 /// How often a queue is looked at that is to become empty.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -51,85 +54,114 @@ pub(super) enum QueueCommand {
 impl QueueCommand {
     pub(super) async fn run(self, config: &Config, json: bool) -> anyhow::Result<()> {
         let installation = Installation::open(config).await?;
-        if let Self::Drain {
-            queue,
-            timeout_secs,
-        } = &self
-        {
-            let limit = Duration::from_secs(*timeout_secs);
-            return drain(&installation.db, queue.as_deref(), limit, json).await;
-        }
-        // System: the engine's tables hold all tenants' jobs.
-        let mut tx = installation.db.system().begin().await?;
+        let db = &installation.db;
         match self {
-            Self::List => {
-                let queues = list_queues(tx.conn()).await?;
-                let value = json!(
-                    queues
-                        .iter()
-                        .map(|q| json!({
-                            "queue": q.queue, "ready": q.ready, "leased": q.leased,
-                            "scheduled": q.scheduled, "dead": q.dead,
-                        }))
-                        .collect::<Vec<_>>()
-                );
-                let row = |q: &crate::jobs::queue::admin::QueueCounts| {
-                    let counts = [q.ready, q.leased, q.scheduled, q.dead].map(|n| n.to_string());
-                    std::iter::once(q.queue.clone()).chain(counts).collect()
-                };
-                print(json, &value, || {
-                    let rows: Vec<Vec<String>> = queues.iter().map(row).collect();
-                    table(&["queue", "ready", "leased", "scheduled", "dead"], &rows)
-                })
+            Self::List => list(db, json).await,
+            Self::Dead { queue } => show_dead(db, queue.as_deref(), json).await,
+            Self::Drain {
+                queue,
+                timeout_secs,
+            } => {
+                let limit = Duration::from_secs(timeout_secs);
+                drain(db, queue.as_deref(), limit, json).await
             }
-            Self::Dead { queue } => {
-                let dead = list_dead(tx.conn(), queue.as_deref(), None, DEAD_MAX).await?;
-                let value = json!(
-                    dead.iter()
-                        .map(|d| json!({
-                            "id": d.id, "queue": d.queue, "kind": d.kind, "reason": d.reason,
-                            "last_error": d.last_error, "died_at": d.died_at, "payload": payload(&d.payload),
-                        }))
-                        .collect::<Vec<_>>()
-                );
-                print(json, &value, || {
-                    let rows: Vec<Vec<String>> = dead
-                        .iter()
-                        .map(|d| {
-                            let error = d.last_error.clone().unwrap_or_default();
-                            vec![
-                                d.id.to_string(),
-                                d.queue.clone(),
-                                d.kind.clone(),
-                                d.reason.clone(),
-                                error,
-                            ]
-                        })
-                        .collect();
-                    table(&["id", "queue", "kind", "reason", "last error"], &rows)
-                })
-            }
-            Self::Drain { .. } => Ok(()),
             Self::Retry { ids } => {
-                let replayed = replay_dead(&mut tx, &ids).await?;
-                tx.commit().await?;
-                anyhow::ensure!(
-                    !replayed.is_empty(),
-                    "none of these is a dead job; `engageninja queue dead` shows them"
-                );
-                print(json, &json!({ "replayed": replayed.len() }), || {
-                    format!("{} of {} put back", replayed.len(), ids.len())
+                let replayed = replay(db, &ids).await?;
+                print(json, &json!({ "replayed": replayed }), || {
+                    format!("{replayed} of {} put back", ids.len())
                 })
             }
         }
     }
 }
 
+/// System: the engine's tables hold all tenants' jobs.
+async fn begin(db: &Db) -> anyhow::Result<SystemTx> {
+    Ok(db.system().begin().await?)
+}
+
+async fn list(db: &Db, json: bool) -> anyhow::Result<()> {
+    let mut tx = begin(db).await?;
+    let queues = list_queues(tx.conn()).await?;
+    let value = json!(
+        queues
+            .iter()
+            .map(|q| json!({
+                "queue": q.queue, "ready": q.ready, "leased": q.leased,
+                "scheduled": q.scheduled, "dead": q.dead,
+            }))
+            .collect::<Vec<_>>()
+    );
+    let row = |q: &QueueCounts| {
+        let counts = [q.ready, q.leased, q.scheduled, q.dead].map(|n| n.to_string());
+        std::iter::once(q.queue.clone()).chain(counts).collect()
+    };
+    print(json, &value, || {
+        let rows: Vec<Vec<String>> = queues.iter().map(row).collect();
+        table(&["queue", "ready", "leased", "scheduled", "dead"], &rows)
+    })
+}
+
+async fn show_dead(db: &Db, queue: Option<&str>, json: bool) -> anyhow::Result<()> {
+    let mut tx = begin(db).await?;
+    let dead = list_dead(tx.conn(), queue, None, DEAD_MAX).await?;
+    let value = json!(
+        dead.iter()
+            .map(|d| json!({
+                "id": d.id, "queue": d.queue, "kind": d.kind, "reason": d.reason,
+                "last_error": d.last_error, "died_at": d.died_at, "payload": payload(&d.payload),
+            }))
+            .collect::<Vec<_>>()
+    );
+    print(json, &value, || {
+        let rows: Vec<Vec<String>> = dead
+            .iter()
+            .map(|d| {
+                let error = d.last_error.clone().unwrap_or_default();
+                vec![
+                    d.id.to_string(),
+                    d.queue.clone(),
+                    d.kind.clone(),
+                    d.reason.clone(),
+                    error,
+                ]
+            })
+            .collect();
+        table(&["id", "queue", "kind", "reason", "last error"], &rows)
+    })
+}
+
+/// Puts dead jobs back, each with its record, and says how many were there. The records are committed first, as the API does
+/// it: nothing holds that nobody is on record for.
+async fn replay(db: &Db, ids: &[i64]) -> anyhow::Result<usize> {
+    let mut tx = begin(db).await?;
+    let mut dead = Vec::with_capacity(ids.len());
+    for id in ids {
+        dead.extend(find_dead(tx.conn(), *id).await?);
+    }
+    let found: Vec<i64> = dead.iter().map(|job| job.id).collect();
+    let replayed = replay_dead(&mut tx, &found).await?;
+    anyhow::ensure!(
+        !replayed.is_empty(),
+        "none of these is a dead job that can be put back; `engageninja queue dead` shows them"
+    );
+    let mut records = db.control_system().begin().await?;
+    for id in &replayed {
+        // Once for a job that was named twice.
+        if let Some(place) = dead.iter().position(|job| job.id == *id) {
+            let entry = replayed_entry(dead.swap_remove(place));
+            insert_entry(&mut records, None, &Origin::COMMAND_LINE, &entry).await?;
+        }
+    }
+    records.commit().await?;
+    tx.commit().await?;
+    Ok(replayed.len())
+}
+
 async fn drain(db: &Db, queue: Option<&str>, limit: Duration, json: bool) -> anyhow::Result<()> {
     let started = tokio::time::Instant::now();
     loop {
-        // System: the engine's tables hold all tenants' jobs.
-        let mut tx = db.system().begin().await?;
+        let mut tx = begin(db).await?;
         let queues = list_queues(tx.conn()).await?;
         drop(tx);
         let busy = queues

@@ -6,11 +6,11 @@ use serde_json::json;
 use super::installation::Installation;
 use super::output::{print, table};
 use crate::config::Config;
-use crate::domain::audit::{AuditEntry, Author};
+use crate::domain::audit::{AuditEntry, Reason};
 use crate::store::audit::Origin;
 use crate::store::control;
 use crate::store::reconcile_provider::{AccountListing, list_accounts};
-use crate::store::timelines::{list_timelines, release_timeline};
+use crate::store::timelines::{Timeline, list_timelines, release_seen};
 
 /// Database servers: one that was promoted or restored sends nothing until it is released.
 #[derive(Debug, Subcommand)]
@@ -21,9 +21,13 @@ pub(super) enum TimelineCommand {
     Release {
         /// The timeline, as `timeline list` shows it.
         timeline: String,
-        /// What was made sure of; it is kept in the audit.
+        /// The server's own number, as `timeline list` shows it. Say it, so that no other server is released that was met on
+        /// this timeline since.
+        #[arg(long, value_name = "NUMBER")]
+        server: Option<String>,
+        /// What was made sure of, in 3 to 500 characters; it is kept in the audit.
         #[arg(long)]
-        reason: String,
+        reason: Reason,
     },
 }
 
@@ -32,8 +36,12 @@ impl TimelineCommand {
         let installation = Installation::open(config).await?;
         match self {
             Self::List => list(&installation, json).await,
-            Self::Release { timeline, reason } => {
-                release(&installation, &timeline, &reason).await?;
+            Self::Release {
+                timeline,
+                server,
+                reason,
+            } => {
+                release(&installation, &timeline, server.as_deref(), &reason).await?;
                 print(json, &json!({ "released": timeline }), || {
                     format!("calls begin on {timeline}")
                 })
@@ -65,6 +73,7 @@ async fn list(installation: &Installation, json: bool) -> anyhow::Result<()> {
         let reason = t.held_because.clone().unwrap_or_default();
         rows.push(vec![
             t.timeline.clone(),
+            t.system_identifier.clone(),
             t.seen_at.to_rfc3339(),
             state,
             here.into(),
@@ -73,7 +82,10 @@ async fn list(installation: &Installation, json: bool) -> anyhow::Result<()> {
         accounts.extend(listings.iter().map(|one| listing_row(&t.timeline, one)));
     }
     print(json, &json!(values), || {
-        let servers = table(&["timeline", "seen", "state", "", "because"], &rows);
+        let servers = table(
+            &["timeline", "server", "seen", "state", "", "because"],
+            &rows,
+        );
         if accounts.is_empty() {
             return servers;
         }
@@ -106,26 +118,32 @@ fn listing_row(timeline: &str, one: &AccountListing) -> Vec<String> {
     ]
 }
 
-async fn release(installation: &Installation, timeline: &str, reason: &str) -> anyhow::Result<()> {
+async fn release(
+    installation: &Installation,
+    timeline: &str,
+    seen: Option<&str>,
+    reason: &Reason,
+) -> anyhow::Result<()> {
     let mut cell = installation.db.system().begin().await?;
     let known = list_timelines(&mut cell).await?;
-    anyhow::ensure!(
-        known
-            .iter()
-            .any(|t| t.timeline == timeline && t.released_at.is_none()),
-        "no server in quarantine has the timeline {timeline:?}; `engageninja timeline list` shows them"
-    );
-    let origin = Origin {
-        author: Author::Operator,
-        request_id: None,
-        ip: None,
+    let is_it = |t: &&Timeline| t.timeline == timeline && t.released_at.is_none();
+    let Some(found) = known.iter().find(is_it) else {
+        anyhow::bail!(
+            "no server in quarantine has the timeline {timeline:?}; `engageninja timeline list` shows them"
+        );
     };
+    let server = &found.system_identifier;
+    anyhow::ensure!(
+        seen.is_none_or(|seen| seen == server),
+        "another server is on the timeline {timeline:?} by now, {server}; look at `engageninja timeline list` again"
+    );
+    release_seen(&mut cell, timeline, server, "operator").await?;
     let entry = AuditEntry::new("release_timeline", "timeline", &timeline)
-        .after(json!({ "reason": reason }));
+        .after(json!({ "reason": reason, "system_identifier": server }));
+    // Its record is committed first: nothing holds that nobody is on record for.
     let mut tx = installation.db.control_system().begin().await?;
-    control::audit::insert_entry(&mut tx, None, &origin, &entry).await?;
+    control::audit::insert_entry(&mut tx, None, &Origin::COMMAND_LINE, &entry).await?;
     tx.commit().await?;
-    release_timeline(&mut cell, timeline, "operator").await?;
     cell.commit().await?;
     Ok(())
 }

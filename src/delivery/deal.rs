@@ -10,7 +10,7 @@ use self::round::Round;
 use super::moves::Moves;
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::message::{DropReason, Phase};
-use crate::store::messages::locked::{Step, lock_queued, save_steps};
+use crate::store::messages::locked::{Locked, Step, lock_queued, save_steps};
 use crate::store::release::dealt::Draw;
 use crate::store::release::due::{DueLane, LAST_RING, LaneRow, list_due_lanes};
 use crate::store::release::{self, UnderWay};
@@ -24,7 +24,7 @@ const BULK_TURNS_MAX: i64 = 16;
 const PORTION_MAX: i64 = 256;
 /// Lanes of one tenant that are looked at in one tick.
 const LANES_MAX: i64 = 64;
-/// Messages of retired senders that one tick drops.
+/// Messages that one tick drops for one reason.
 const DROPS_MAX: i64 = 1_000;
 /// Draws remembered as noted; beyond, each is noted anew.
 const DRAWS_MAX: usize = 50_000;
@@ -107,8 +107,9 @@ impl Dealer {
         };
         let messages = round.deal(tx, room.budget.min(most)).await?;
         self.let_out.extend(round.let_out());
-        round.save(tx, draws).await?;
-        let has_more = self.went_ahead || (messages > 0 && room.budget > most);
+        let stale = round.save(tx, draws).await?;
+        let has_dropped = drop_expired(tx, now, &stale).await? > 0;
+        let has_more = self.went_ahead || has_dropped || (messages > 0 && room.budget > most);
         Ok(Done { messages, has_more })
     }
 
@@ -165,11 +166,31 @@ async fn drop_left_behind(tx: &mut SystemTx, lanes: &[LaneId]) -> StoreResult<bo
     if lanes.is_empty() {
         return Ok(true);
     }
-    let locked = lock_queued(tx, lanes, DROPS_MAX).await?;
-    let (phase, reason) = (Phase::Dropped, Some(DropReason::Cancelled));
+    let locked = lock_queued(tx, lanes, None, DROPS_MAX).await?;
+    drop_all(tx, &locked, DropReason::Cancelled).await?;
+    Ok(!release::has_backlog(tx, lanes).await?)
+}
+
+/// Drops what is past its time at the head of these lanes, whether their senders may send or not: what comes behind it shall not
+/// wait until all of it has been let out. Says how many.
+async fn drop_expired(
+    tx: &mut SystemTx,
+    now: DateTime<Utc>,
+    lanes: &[LaneId],
+) -> StoreResult<usize> {
+    if lanes.is_empty() {
+        return Ok(0);
+    }
+    let locked = lock_queued(tx, lanes, Some(now), DROPS_MAX).await?;
+    drop_all(tx, &locked, DropReason::Expired).await?;
+    Ok(locked.len())
+}
+
+async fn drop_all(tx: &mut SystemTx, locked: &[Locked], reason: DropReason) -> StoreResult<()> {
+    let (phase, reason) = (Phase::Dropped, Some(reason));
     let mut moves = Moves::default();
     let mut steps = Vec::with_capacity(locked.len());
-    for message in &locked {
+    for message in locked {
         moves.add(message, phase, reason);
         let step = Step {
             drop_reason: reason,
@@ -178,8 +199,7 @@ async fn drop_left_behind(tx: &mut SystemTx, lanes: &[LaneId]) -> StoreResult<bo
         steps.push((message.key, step));
     }
     save_steps(tx, &steps).await?;
-    moves.save(tx).await?;
-    Ok(!release::has_backlog(tx, lanes).await?)
+    moves.save(tx).await
 }
 
 #[cfg(test)]

@@ -41,6 +41,15 @@ pub(super) fn meaning(channel: Channel, code: &str) -> Meaning {
 impl FeedbackHeard {
     /// The answer to a call.
     pub(super) fn answer(&mut self, known: &Known, rest: Duration) {
+        if known.outcome.is_surely_unsent() && known.provider != Provider::Demo {
+            // The day's quota was charged when the message was let out; carriers have seen nothing of it.
+            self.signals.push(NewSignal {
+                key: known.key,
+                whose: BucketKind::Brand,
+                signal: Signal::GivenBack,
+                retry_after: None,
+            });
+        }
         match &known.outcome {
             CallOutcome::Taken { .. } if known.provider != Provider::Demo => {
                 self.taken

@@ -82,9 +82,10 @@ async fn record_until_stored(db: &Db, finished: &[Finished], halt: Duration) {
 async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<()> {
     let mut tx = db.batch().begin().await?;
     let known: Vec<Known> = finished.iter().map(|one| one.known.clone()).collect();
-    outcomes::record(&mut tx, &known).await?;
+    let closed = outcomes::record(&mut tx, &known).await?;
     let mut heard = FeedbackHeard::default();
-    for one in &known {
+    // What committed without an answer comes here again, and was counted then.
+    for one in known.iter().filter(|one| one.is_among(&closed)) {
         heard.answer(one, halt);
     }
     heard.save(&mut tx).await?;

@@ -143,6 +143,7 @@ async fn note_taken(
             Some(Known {
                 key: untold.key,
                 attempt_no: untold.attempt_no,
+                attempt_id: Some(untold.attempt_id),
                 channel,
                 provider: untold.provider,
                 account_ref: untold.account_ref,

@@ -11,12 +11,14 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::answer::answered_within;
 use crate::domain::ids::Incarnation;
+use crate::store::StoreResult;
 use crate::store::incarnations::{self, NewIncarnation};
 
 /// How often the lock's connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A look that takes longer is a lost connection.
+/// A connection that takes longer to be opened, looked at or ended is lost.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 /// Between two tries to be somebody again.
 const TRY_EVERY: Duration = Duration::from_millis(500);
@@ -66,15 +68,18 @@ async fn live(
 ) {
     let _ended = ended.drop_guard();
     while !stop.is_cancelled() {
-        match open(&direct, &new).await {
+        let opened = tokio::select! {
+            opened = answered_within(LOOK_MAX, open(&direct, &new)) => opened,
+            () = stop.cancelled() => return,
+        };
+        match opened {
             Ok((mut conn, incarnation)) => {
                 tracing::info!(incarnation = incarnation.0, "incarnation opened");
                 current.send_replace(Some(incarnation));
                 keep(&mut conn, incarnation, &stop).await;
                 current.send_replace(None);
                 if stop.is_cancelled() {
-                    let _ = incarnations::mark_ended(&mut conn, incarnation).await;
-                    let _ = conn.close().await;
+                    let _ = answered_within(LOOK_MAX, close(conn, incarnation)).await;
                     return;
                 }
                 tracing::warn!(
@@ -96,10 +101,16 @@ async fn live(
 async fn open(
     direct: &PgConnectOptions,
     new: &NewIncarnation,
-) -> Result<(PgConnection, Incarnation), crate::store::StoreError> {
+) -> StoreResult<(PgConnection, Incarnation)> {
     let mut conn = direct.connect().await?;
     let incarnation = incarnations::open_incarnation(&mut conn, new).await?;
     Ok((conn, incarnation))
+}
+
+/// Says that it has ended. In vain when the connection is lost; then the lock, which is free, has to say it.
+async fn close(mut conn: PgConnection, incarnation: Incarnation) -> StoreResult<()> {
+    incarnations::mark_ended(&mut conn, incarnation).await?;
+    Ok(conn.close().await?)
 }
 
 /// Returns when the connection is lost, or the process is to end.
@@ -110,7 +121,7 @@ async fn keep(conn: &mut PgConnection, incarnation: Incarnation, stop: &Cancella
             () = stop.cancelled() => return,
         }
         let look = incarnations::mark_seen(conn, incarnation);
-        if !matches!(tokio::time::timeout(LOOK_MAX, look).await, Ok(Ok(()))) {
+        if answered_within(LOOK_MAX, look).await.is_err() {
             return;
         }
     }

@@ -99,30 +99,41 @@ impl Journal {
     async fn replay(&self, db: &Db, incarnation: Incarnation, holds: &Holds) -> StoreResult<u64> {
         let mut restored = 0;
         for calls in self.newest().chunks(CHUNK) {
-            let mut tx = db.batch().begin().await?;
-            let remembered: Vec<Remembered> = calls
-                .iter()
-                .map(|call| Remembered {
-                    incarnation,
-                    ..call.attempt
-                })
-                .collect();
-            restored += restore(&mut tx, &remembered, holds).await?.len() as u64;
-            let known: Vec<Known> = calls
-                .iter()
-                .filter_map(|call| {
-                    let outcome = call.outcome.get()?.clone();
-                    Some(Known {
-                        outcome,
-                        ..call.known.clone()
-                    })
-                })
-                .collect();
-            outcomes::record(&mut tx, &known).await?;
-            tx.commit().await?;
+            restored += answered(write_down(db, calls, incarnation, holds)).await?;
         }
         Ok(restored)
     }
+}
+
+/// Some of a replay, in one transaction.
+async fn write_down(
+    db: &Db,
+    calls: &[Arc<JournaledCall>],
+    incarnation: Incarnation,
+    holds: &Holds,
+) -> StoreResult<u64> {
+    let mut tx = db.batch().begin().await?;
+    let remembered: Vec<Remembered> = calls
+        .iter()
+        .map(|call| Remembered {
+            incarnation,
+            ..call.attempt
+        })
+        .collect();
+    let restored = restore(&mut tx, &remembered, holds).await?.len() as u64;
+    let known: Vec<Known> = calls
+        .iter()
+        .filter_map(|call| {
+            let outcome = call.outcome.get()?.clone();
+            Some(Known {
+                outcome,
+                ..call.known.clone()
+            })
+        })
+        .collect();
+    outcomes::record(&mut tx, &known).await?;
+    tx.commit().await?;
+    Ok(restored)
 }
 
 async fn keep_looking(journal: Weak<Journal>, db: Db, myself: Myself, holds: Arc<Holds>) {
@@ -169,9 +180,12 @@ async fn look(
     };
     tracing::warn!(timeline = current, before, "another server answers");
     let restored = journal.replay(db, incarnation, holds).await?;
-    let mut tx = db.batch().begin().await?;
-    note_replay(&mut tx, &current, restored).await?;
-    tx.commit().await?;
+    answered(async {
+        let mut tx = db.batch().begin().await?;
+        note_replay(&mut tx, &current, restored).await?;
+        tx.commit().await
+    })
+    .await?;
     tracing::warn!(
         timeline = current,
         restored,

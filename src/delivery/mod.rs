@@ -170,6 +170,7 @@ impl Inner {
             known: Known {
                 key,
                 attempt_no,
+                attempt_id: Some(attempt_id),
                 channel: content.map_or(channel::Channel::Sms, |c| c.channel),
                 provider: content.map_or(channel::Provider::Demo, |c| c.provider),
                 account_ref: content.map(|c| c.account_ref.clone()).unwrap_or_default(),

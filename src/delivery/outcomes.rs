@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use super::moves::Moves;
 use crate::domain::attempt::{CallOutcome, settle};
 use crate::domain::channel::{Channel, Provider};
-use crate::domain::ids::MessageKey;
+use crate::domain::ids::{AttemptId, MessageKey};
 use crate::domain::message::{DropReason, Phase};
 use crate::domain::status::Status;
-use crate::store::attempts::{Closing, close_attempts};
+use crate::store::attempts::{Closed, Closing, close_attempts};
 use crate::store::mappings::{Mapping, insert_mappings};
 use crate::store::messages::locked::{Locked, Step, lock_messages, save_steps};
 use crate::store::settings::read_now;
@@ -37,6 +37,8 @@ pub struct Known {
     pub key: MessageKey,
     /// Which of its attempts.
     pub attempt_no: i16,
+    /// Its token; none where nobody knows it. A server that has forgotten an attempt gives its number to another one.
+    pub attempt_id: Option<AttemptId>,
     /// How it reaches the person.
     pub channel: Channel,
     /// Who was asked.
@@ -49,8 +51,19 @@ pub struct Known {
     pub resolved_by: &'static str,
 }
 
-/// Stores what is known. Returns the attempts that it closed; the others had been settled before.
-pub async fn record(tx: &mut SystemTx, known: &[Known]) -> StoreResult<Vec<(MessageKey, i16)>> {
+impl Known {
+    /// Whether what is known has closed one of these attempts.
+    pub(super) fn is_among(&self, closed: &[Closed]) -> bool {
+        closed.iter().any(|one| {
+            one.key == self.key
+                && one.attempt_no == self.attempt_no
+                && self.attempt_id.is_none_or(|id| id == one.attempt_id)
+        })
+    }
+}
+
+/// Stores what is known. Returns the attempts that it closed; the others had been settled before, or are forgotten.
+pub async fn record(tx: &mut SystemTx, known: &[Known]) -> StoreResult<Vec<Closed>> {
     let has_waits = known.iter().any(|one| {
         matches!(
             one.outcome,
@@ -75,8 +88,8 @@ pub async fn record(tx: &mut SystemTx, known: &[Known]) -> StoreResult<Vec<(Mess
     let mut mappings = Vec::with_capacity(known.len());
     let mut moves = Moves::default();
     for one in known {
-        if !closed.contains(&(one.key, one.attempt_no)) {
-            // Somebody settled it before; what we know is what they knew, or less.
+        if !one.is_among(&closed) {
+            // Somebody settled it before; what we know is what they knew, or less. Or its number is another attempt's now.
             tracing::debug!(message.id = %one.key.id, attempt = one.attempt_no, "outcome came too late");
             continue;
         }
@@ -144,6 +157,7 @@ fn closing(one: &Known) -> Closing {
     Closing {
         key: one.key,
         attempt_no: one.attempt_no,
+        attempt_id: one.attempt_id,
         state: one.outcome.state(),
         provider_message_id,
         error_code: one.outcome.error_code().map(Into::into),

@@ -357,6 +357,8 @@ fn taken(claim: &Claim, account: &AccountListing, message: &Locked) -> Known {
     Known {
         key: claim.key,
         attempt_no: claim.attempt_no,
+        // No list shows it. Whoever claims holds the message's lock, and has looked at the number under it.
+        attempt_id: None,
         channel: message.channel,
         provider: account.provider,
         account_ref: account.account_ref.clone(),

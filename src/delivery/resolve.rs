@@ -16,6 +16,7 @@ use super::begin::retry_deadlocks;
 use super::inbox::{StatusReport, merge};
 use super::outcomes::{self, DEADLINE, Known, LOOK_UP};
 use super::{Delivery, Inner};
+use crate::clock::answer::answered;
 use crate::domain::attempt::{Afterwards, CallOutcome};
 use crate::domain::channel::{Channel, Provider as ProviderName};
 use crate::domain::doubt::{Conclusion, OnNotSent, OnUnresolved, Owner, Seen, Suspect};
@@ -52,8 +53,11 @@ impl Delivery {
                 break;
             }
         }
-        let mut tx = self.inner.db.batch().begin().await?;
-        let (attempts, age_secs) = doubts::sum_doubts(&mut tx).await?;
+        let sum = async {
+            let mut tx = self.inner.db.batch().begin().await?;
+            doubts::sum_doubts(&mut tx).await
+        };
+        let (attempts, age_secs) = answered(sum).await?;
         metrics::gauge!(telemetry::ATTEMPTS_IN_DOUBT).set(attempts as f64);
         metrics::gauge!(telemetry::DOUBT_AGE_SECONDS).set(age_secs);
         Ok(looks)
@@ -62,7 +66,7 @@ impl Delivery {
 
 impl Inner {
     async fn look_at_due(&self) -> StoreResult<usize> {
-        let (now, mut looks, contents) = load(&self.db).await?;
+        let (now, mut looks, contents) = answered(load(&self.db)).await?;
         if looks.is_empty() {
             return Ok(0);
         }
@@ -79,7 +83,7 @@ impl Inner {
         for looked in join_all(accounts).await {
             looked?;
         }
-        retry_deadlocks(|| self.save(now, &looks)).await?;
+        retry_deadlocks(|| answered(self.save(now, &looks))).await?;
         Ok(looks.len())
     }
 
@@ -100,6 +104,7 @@ impl Inner {
                 } => again.push(Looked {
                     key: look.doubtful.key,
                     attempt_no: look.doubtful.attempt_no,
+                    attempt_id: look.doubtful.attempt_id,
                     next_look_at: at,
                     first_empty_look_at,
                 }),
@@ -174,6 +179,7 @@ impl Look {
         Some(Known {
             key: doubtful.key,
             attempt_no: doubtful.attempt_no,
+            attempt_id: Some(doubtful.attempt_id),
             channel: doubtful.channel,
             provider: doubtful.provider,
             account_ref: doubtful.account_ref.clone(),

@@ -57,6 +57,7 @@ async fn close(db: &Db, asked: &[(MessageKey, AttemptId)]) -> StoreResult<usize>
         .map(|untold| Known {
             key: untold.key,
             attempt_no: untold.attempt_no,
+            attempt_id: Some(untold.attempt_id),
             // Of one that was not taken no status is kept.
             channel: Channel::Sms,
             provider: untold.provider,

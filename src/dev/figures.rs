@@ -12,6 +12,8 @@ pub enum Bar {
     AtLeast(f64),
     /// This or less.
     AtMost(f64),
+    /// One of these, or what lies between.
+    Between(f64, f64),
 }
 
 impl Bar {
@@ -20,6 +22,7 @@ impl Bar {
         match self {
             Self::AtLeast(bar) => value >= bar,
             Self::AtMost(bar) => value <= bar,
+            Self::Between(from, to) => (from..=to).contains(&value),
         }
     }
 }
@@ -83,6 +86,9 @@ mod tests {
     fn a_bar_is_met_where_it_lies_and_by_no_figure_that_is_none() {
         assert!(Bar::AtLeast(0.7).is_met(0.7) && !Bar::AtLeast(0.7).is_met(0.69));
         assert!(Bar::AtMost(3.0).is_met(3.0) && !Bar::AtMost(3.0).is_met(3.1));
+        let between = Bar::Between(2.85, 3.15);
+        assert!(between.is_met(2.85) && between.is_met(3.15));
+        assert!(!between.is_met(2.84) && !between.is_met(3.16) && !between.is_met(f64::NAN));
         assert!(!Bar::AtLeast(0.7).is_met(f64::NAN) && !Bar::AtMost(3.0).is_met(f64::NAN));
     }
 }

@@ -277,6 +277,14 @@ impl CallOutcome {
         }
     }
 
+    /// Whether it is certain that the provider took nothing: it said so, or nothing left us.
+    pub fn is_surely_unsent(&self) -> bool {
+        matches!(
+            self.state(),
+            AttemptState::Refused | AttemptState::Aborted | AttemptState::NotSent
+        )
+    }
+
     /// The provider's error code, or what we saw instead of an answer.
     pub fn error_code(&self) -> Option<&str> {
         match self {

@@ -2,6 +2,9 @@
 //!
 //! A record outlives what it is about and is never changed, so it holds no secret and nobody's address.
 
+use std::str::FromStr;
+
+use serde::Serialize;
 use serde_json::Value;
 
 use super::actor::{Actor, Operator, Who};
@@ -53,6 +56,36 @@ impl From<&Actor> for Author {
 impl From<&Operator> for Author {
     fn from(operator: &Operator) -> Self {
         Self::User(operator.user_id)
+    }
+}
+
+/// Characters of a reason, at least.
+const REASON_CHARS_MIN: usize = 3;
+/// And at most.
+const REASON_CHARS_MAX: usize = 500;
+
+/// Why somebody made a change that has to be explained: 3 to 500 characters, without the blanks around them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Reason(String);
+
+/// What is no reason: blanks, or more than anybody reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must have {REASON_CHARS_MIN} to {REASON_CHARS_MAX} characters, without the blanks around them"
+)]
+pub struct ReasonRefusal;
+
+impl FromStr for Reason {
+    type Err = ReasonRefusal;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if (REASON_CHARS_MIN..=REASON_CHARS_MAX).contains(&text.chars().count()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ReasonRefusal)
+        }
     }
 }
 
@@ -113,5 +146,31 @@ impl AuditEntry {
                 .filter_map(|(name, value)| Some((name.to_owned(), value?)))
                 .collect(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_says_something_and_not_more_than_anybody_reads() {
+        let longest = "é".repeat(REASON_CHARS_MAX);
+        let padded = format!(" {longest} ");
+        for (text, kept) in [
+            ("  the provider lost it\n", "the provider lost it"),
+            ("ask", "ask"),
+            (padded.as_str(), longest.as_str()),
+        ] {
+            assert_eq!(text.parse(), Ok(Reason(kept.to_owned())));
+        }
+        let too_long = "x".repeat(REASON_CHARS_MAX + 1);
+        for text in ["", "   ", " no ", too_long.as_str()] {
+            assert_eq!(text.parse::<Reason>(), Err(ReasonRefusal), "{text:?}");
+        }
+        assert_eq!(
+            ReasonRefusal.to_string(),
+            "must have 3 to 500 characters, without the blanks around them"
+        );
     }
 }

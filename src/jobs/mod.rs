@@ -71,11 +71,12 @@ pub trait Job: Payload {
     fn run(self, context: &JobContext, run: Run) -> impl Future<Output = Outcome> + Send;
 }
 
-/// A database that is away uses up no attempt; anything else is tried again until they are used up.
+/// A database that is away uses up no attempt; anything else is tried again until they are used up, also what the database
+/// takes too long for.
 impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::CutOff {
+            StoreError::Unavailable(_) if !error.is_statement_too_long() => Self::CutOff {
                 reason: error.to_string(),
             },
             other => Self::retry(other),

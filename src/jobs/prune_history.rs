@@ -1,5 +1,5 @@
 //! Forgets what is past its time, in bounded batches: kept answers, sessions, uploads of ended imports and those that
-//! never ended, fired ticks, and the demo provider's ledger.
+//! never ended, fired ticks, dead jobs of schedules, and the demo provider's ledger.
 //!
 //! Running twice is harmless: a batch takes rows that nobody else holds and that are past their time, and what is gone is
 //! gone. What one run leaves comes with the next.
@@ -16,6 +16,9 @@ const ANSWERS_KEPT: Duration = Duration::from_hours(7 * 24);
 const UPLOADS_KEPT: Duration = Duration::from_hours(24);
 /// Fired ticks: a tick that old is never tried again.
 const TICKS_KEPT: Duration = Duration::from_hours(2 * 24);
+/// Dead jobs of schedules: one that fails at every tick leaves thousands a day, and two weeks are enough to see why. Other dead
+/// jobs wait for a person, since nobody orders them again.
+const DEAD_KEPT: Duration = Duration::from_hours(14 * 24);
 /// Lines of the demo provider's ledger; looking them up ends within hours.
 const LEDGER_KEPT: Duration = Duration::from_hours(30 * 24);
 
@@ -46,11 +49,14 @@ enum Pile {
     Chunks,
     Uploads,
     Ticks,
+    DeadOfSchedules,
     Ledger,
 }
 
 async fn prune(db: &Db) -> StoreResult<()> {
-    use Pile::{Answers, Chunks, Ledger, PlatformAnswers, Sessions, Ticks, Uploads};
+    use Pile::{
+        Answers, Chunks, DeadOfSchedules, Ledger, PlatformAnswers, Sessions, Ticks, Uploads,
+    };
     for pile in [
         Answers,
         PlatformAnswers,
@@ -58,6 +64,7 @@ async fn prune(db: &Db) -> StoreResult<()> {
         Chunks,
         Uploads,
         Ticks,
+        DeadOfSchedules,
         Ledger,
     ] {
         let mut rows = 0;
@@ -93,6 +100,9 @@ async fn prune_batch(db: &Db, pile: Pile) -> StoreResult<u64> {
             history::delete_abandoned_uploads(&mut tx, UPLOADS_KEPT, BATCH_UPLOADS).await?
         }
         Pile::Ticks => history::delete_old_ticks(&mut tx, TICKS_KEPT, BATCH_ROWS).await?,
+        Pile::DeadOfSchedules => {
+            history::delete_dead_of_schedules(&mut tx, DEAD_KEPT, BATCH_ROWS).await?
+        }
         Pile::Ledger => history::delete_old_ledger(&mut tx, LEDGER_KEPT, BATCH_ROWS).await?,
         _ => history::delete_old_answers(&mut tx, ANSWERS_KEPT, BATCH_ROWS).await?,
     };

@@ -155,7 +155,8 @@ fn with<J: Job>(handlers: Handlers, timeout: Duration, context: JobContext) -> H
                     };
                     order.run(&context, run).await
                 }
-                Err(error) => Outcome::dead(format!("unreadable payload: {error}")),
+                // A newer version may have written it, and reads it.
+                Err(error) => Outcome::retry(format!("unreadable payload: {error}")),
             }
         }
     })

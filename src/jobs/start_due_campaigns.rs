@@ -32,22 +32,31 @@ impl Job for StartDueCampaigns {
     }
 }
 
+/// One that cannot be started now keeps no other back; the first reason is told when all were looked at.
 async fn start_due(db: &Db) -> StoreResult<()> {
     // System: the time has come for campaigns of any tenant.
     let mut tx = db.system().begin().await?;
     let due = campaigns::list_due(&mut tx, CAMPAIGNS_MAX).await?;
     drop(tx);
+    let mut done = Ok(());
     for (tenant_id, id) in due {
-        match start(db, tenant_id, id).await {
-            Ok(()) => {}
-            Err(StartError::Store(error)) if error.is_transient() => return Err(error),
-            Err(refusal) => {
-                tracing::warn!(campaign.id = %id, %refusal, "scheduled campaign not started");
-                fail(db, tenant_id, id, refusal.to_string()).await?;
-            }
+        done = done.and(start_or_fail(db, tenant_id, id).await);
+    }
+    done
+}
+
+async fn start_or_fail(db: &Db, tenant_id: TenantId, id: CampaignId) -> StoreResult<()> {
+    match start(db, tenant_id, id).await {
+        Ok(()) => Ok(()),
+        Err(StartError::Store(error)) if error.is_transient() => {
+            tracing::warn!(campaign.id = %id, %error, "scheduled campaign not started yet");
+            Err(error)
+        }
+        Err(refusal) => {
+            tracing::warn!(campaign.id = %id, %refusal, "scheduled campaign not started");
+            fail(db, tenant_id, id, refusal.to_string()).await
         }
     }
-    Ok(())
 }
 
 async fn start(db: &Db, tenant_id: TenantId, id: CampaignId) -> Result<(), StartError> {

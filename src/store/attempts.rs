@@ -138,6 +138,8 @@ pub struct Closing {
     pub key: MessageKey,
     /// Which of its attempts.
     pub attempt_no: i16,
+    /// Its token; none where nobody knows it, so that any attempt with the number is meant.
+    pub attempt_id: Option<AttemptId>,
     /// What is known of it now.
     pub state: AttemptState,
     /// The provider's id, of accepted ones.
@@ -148,19 +150,31 @@ pub struct Closing {
     pub resolved_by: &'static str,
 }
 
+/// An attempt that was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Which message.
+    pub key: MessageKey,
+    /// Which of its attempts.
+    pub attempt_no: i16,
+    /// Its token.
+    pub attempt_id: AttemptId,
+}
+
 /// Closes attempts, and deletes the live calls of those that are over.
 ///
 /// Returns those that moved. The guard: an open one and one in doubt take any outcome; one that was parked, refused or
 /// judged not sent takes only the certainty that it was accepted.
-pub async fn close_attempts(
-    tx: &mut SystemTx,
-    closings: &[Closing],
-) -> StoreResult<Vec<(MessageKey, i16)>> {
+pub async fn close_attempts(tx: &mut SystemTx, closings: &[Closing]) -> StoreResult<Vec<Closed>> {
     let (tenant_ids, ids): (Vec<Uuid>, Vec<Uuid>) = closings
         .iter()
         .map(|c| (c.key.tenant_id.0, c.key.id.0))
         .unzip();
     let attempt_nos: Vec<i16> = closings.iter().map(|c| c.attempt_no).collect();
+    let attempt_ids: Vec<Option<Uuid>> = closings
+        .iter()
+        .map(|c| c.attempt_id.map(|id| id.0))
+        .collect();
     let states: Vec<i16> = closings.iter().map(|c| c.state.into()).collect();
     let provider_ids: Vec<Option<&str>> = closings
         .iter()
@@ -177,13 +191,18 @@ pub async fn close_attempts(
                 error_code = COALESCE(u.error_code, CASE WHEN u.state <> 1 THEN a.error_code END),
                 provider_message_id = COALESCE(u.provider_message_id, a.provider_message_id),
                 resolved_by = u.resolved_by, resolved_at = CASE WHEN u.state <> 2 THEN (SELECT app_now()) END,
-                next_look_at = CASE WHEN u.state = 2 THEN a.next_look_at END
-            FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[],
-                        $7::text[])
-                 AS u (tenant_id, message_id, attempt_no, state, provider_message_id, error_code, resolved_by)
+                next_look_at = CASE WHEN u.state = 2 THEN a.next_look_at END,
+                -- Whoever says that it does not know has just called: what was looked for before proves nothing.
+                first_empty_look_at = CASE WHEN u.state <> 2 THEN a.first_empty_look_at END
+            FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::uuid[], $5::smallint[], $6::text[], $7::text[],
+                        $8::text[])
+                 AS u (tenant_id, message_id, attempt_no, attempt_id, state, provider_message_id, error_code, resolved_by)
             WHERE a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.attempt_no = u.attempt_no
+              -- A server that has forgotten an attempt gives its number to another process's: what became of the one says
+              -- nothing of the other.
+              AND (u.attempt_id IS NULL OR a.id = u.attempt_id)
               AND (a.state IN (0, 2) OR (u.state = 1 AND a.state IN (3, 5, 6)))
-            RETURNING a.tenant_id, a.message_id, a.attempt_no, a.state,
+            RETURNING a.tenant_id, a.message_id, a.attempt_no, a.id, a.state,
                       live_call_name(a.account_ref, a.dest_mac, a.content_mac) AS call_name
         ), over AS (
             DELETE FROM live_calls v
@@ -193,12 +212,13 @@ pub async fn close_attempts(
               -- Whatever the statistics say of a table that is empty now and then, an array is looked up in the index.
               AND v.name = ANY (ARRAY(SELECT call_name FROM closed))
         )
-        SELECT tenant_id, message_id, attempt_no
+        SELECT tenant_id, message_id, attempt_no, id
         FROM closed
         "#,
         &tenant_ids,
         &ids,
         &attempt_nos,
+        &attempt_ids as &[Option<Uuid>],
         &states,
         &provider_ids as &[Option<&str>],
         &error_codes as &[Option<&str>],
@@ -208,12 +228,13 @@ pub async fn close_attempts(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| {
-            let key = MessageKey {
+        .map(|row| Closed {
+            key: MessageKey {
                 tenant_id: TenantId(row.tenant_id),
                 id: MessageId(row.message_id),
-            };
-            (key, row.attempt_no)
+            },
+            attempt_no: row.attempt_no,
+            attempt_id: AttemptId(row.id),
         })
         .collect())
 }

@@ -16,6 +16,8 @@ use crate::domain::ids::{CampaignId, SenderId, TemplateVersionId, TenantId, User
 use crate::domain::rate::LanePace;
 
 const CAMPAIGN: &str = "campaign";
+/// What [`load_pace`] does not find when there is nothing yet that a campaign could be sent from.
+pub const SENDER: &str = "sender";
 
 struct Row {
     tenant_id: Uuid,
@@ -128,7 +130,7 @@ pub async fn load_pace(
     let (Some(provider), Some(account_ref), Some(address)) =
         (row.provider, row.account_ref, row.address)
     else {
-        return Err(StoreError::NotFound { what: "sender" });
+        return Err(StoreError::NotFound { what: SENDER });
     };
     Ok(LanePace {
         tenant_id,

@@ -185,6 +185,8 @@ pub struct Looked {
     pub key: MessageKey,
     /// Which of its attempts.
     pub attempt_no: i16,
+    /// Its token.
+    pub attempt_id: AttemptId,
     /// When to look again.
     pub next_look_at: DateTime<Utc>,
     /// The first empty look-up that counts.
@@ -199,6 +201,7 @@ pub async fn save_looks(tx: &mut SystemTx, looks: &[Looked]) -> StoreResult<()> 
     let keys: Vec<MessageKey> = looks.iter().map(|look| look.key).collect();
     let (tenant_ids, ids) = MessageKey::columns(&keys);
     let attempt_nos: Vec<i16> = looks.iter().map(|look| look.attempt_no).collect();
+    let attempt_ids: Vec<AttemptId> = looks.iter().map(|look| look.attempt_id).collect();
     let nexts: Vec<DateTime<Utc>> = looks.iter().map(|look| look.next_look_at).collect();
     let firsts: Vec<Option<DateTime<Utc>>> =
         looks.iter().map(|look| look.first_empty_look_at).collect();
@@ -206,14 +209,17 @@ pub async fn save_looks(tx: &mut SystemTx, looks: &[Looked]) -> StoreResult<()> 
         r#"
         UPDATE send_attempts a
         SET look_ups = a.look_ups + 1, next_look_at = u.next_look_at, first_empty_look_at = u.first_empty_look_at
-        FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
-             AS u (tenant_id, message_id, attempt_no, next_look_at, first_empty_look_at)
+        FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])
+             AS u (tenant_id, message_id, attempt_no, attempt_id, next_look_at, first_empty_look_at)
         WHERE a.tenant_id = u.tenant_id AND a.message_id = u.message_id AND a.attempt_no = u.attempt_no
+          -- Another server may have given its number to another attempt, of which an empty look-up proves nothing.
+          AND a.id = u.attempt_id
           AND a.state IN (0, 2)
         "#,
         &tenant_ids,
         &ids,
         &attempt_nos,
+        &AttemptId::column(&attempt_ids),
         &nexts,
         &firsts as &[Option<DateTime<Utc>>],
     )

@@ -118,12 +118,8 @@ pub async fn save_halts(tx: &mut SystemTx, new: &[NewHalt]) -> StoreResult<Vec<H
         WITH asked AS MATERIALIZED (
             SELECT m.tenant_id, m.lane_id, u.is_account, u.reason, u.code,
                    COALESCE(app_now() + u.rest, 'infinity') AS until,
-                   -- Not when the message last moved: whoever records an answer has just moved it. No join: each newest attempt
-                   -- by its key.
-                   COALESCE((SELECT c.started_at
-                             FROM send_attempts c
-                             WHERE c.tenant_id = m.tenant_id AND c.message_id = m.id AND c.attempt_no = m.attempt_no),
-                            m.phase_at) AS began_at
+                   -- Not when the message last moved: whoever records an answer has just moved it.
+                   COALESCE(newest_call_at(m.tenant_id, m.id, m.attempt_no), m.phase_at) AS began_at
             FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::interval[], $5::text[], $6::text[])
                  AS u (tenant_id, id, is_account, rest, reason, code)
             JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
@@ -184,11 +180,7 @@ pub async fn count_refusals(
         r#"
         WITH refused AS MATERIALIZED (
             SELECT u.tenant_id, u.account_ref,
-                   -- No join: each newest attempt by its key.
-                   COALESCE((SELECT c.started_at
-                             FROM send_attempts c
-                             WHERE c.tenant_id = m.tenant_id AND c.message_id = m.id AND c.attempt_no = m.attempt_no),
-                            m.phase_at) AS began_at
+                   COALESCE(newest_call_at(m.tenant_id, m.id, m.attempt_no), m.phase_at) AS began_at
             FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (tenant_id, id, account_ref)
             JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         )

@@ -114,6 +114,35 @@ pub async fn delete_old_ticks(tx: &mut SystemTx, kept: Duration, limit: i64) -> 
     Ok(done.rows_affected())
 }
 
+/// Forgets dead jobs of schedules that died longer than `kept` ago, at most `limit`.
+pub async fn delete_dead_of_schedules(
+    tx: &mut SystemTx,
+    kept: Duration,
+    limit: i64,
+) -> StoreResult<u64> {
+    let done = query!(
+        r#"
+        WITH locked AS (
+            SELECT id
+            FROM dead_jobs
+            -- A schedule's job has its kind as its key: a later tick has ordered the same again.
+            WHERE unique_key = kind AND died_at < app_now() - $1::interval
+            ORDER BY id
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM dead_jobs d
+        USING locked l
+        WHERE d.id = l.id
+        "#,
+        interval(kept),
+        limit,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Forgets lines of the demo provider's ledger that are older than `kept`: looks at the `limit` oldest alone.
 pub async fn delete_old_ledger(tx: &mut SystemTx, kept: Duration, limit: i64) -> StoreResult<u64> {
     let done = query!(

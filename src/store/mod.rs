@@ -167,6 +167,16 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::Deadlock(_))
     }
 
+    /// Whether a statement was ended because it took too long: it will not be faster the next time.
+    pub fn is_statement_too_long(&self) -> bool {
+        let Self::Unavailable(error) = self else {
+            return false;
+        };
+        let database = error.as_database_error();
+        let code = database.and_then(sqlx::error::DatabaseError::code);
+        code.as_deref() == Some("57014")
+    }
+
     /// Whether what was asked may have been done all the same, and only the answer was lost.
     pub fn is_answer_lost(&self) -> bool {
         let never_asked = |error: &sqlx::Error| {

@@ -1,12 +1,13 @@
 //! Messages of which nobody knows whether they were sent, with what is known of them.
 
 use chrono::{DateTime, Utc};
-use sqlx::query;
+use sqlx::{query, query_scalar};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult, SystemTx, TenantTx};
 use crate::domain::attempt::AttemptState;
 use crate::domain::channel::Channel;
+use crate::domain::doubt::Decision;
 use crate::domain::ids::{CampaignId, MessageId, MessageKey, TenantId};
 
 /// A parked message and its newest attempt.
@@ -95,11 +96,13 @@ pub async fn list_parked(
         .collect::<Result<_, StoreError>>()
 }
 
-/// The parked messages of one campaign, at most `limit`. They are not locked.
+/// The parked messages of one campaign over which this may be decided, at most `limit`: what is past its time is not sent
+/// again. They are not locked.
 pub async fn list_parked_of_campaign(
     tx: &mut TenantTx,
     tenant_id: TenantId,
     campaign_id: CampaignId,
+    decision: Decision,
     limit: i64,
 ) -> StoreResult<Vec<MessageKey>> {
     let rows = query!(
@@ -107,11 +110,13 @@ pub async fn list_parked_of_campaign(
         SELECT id
         FROM messages
         WHERE tenant_id = $1 AND campaign_id = $2 AND waiting_phase = 5
+          AND (NOT $3::boolean OR expires_at > app_now())
         ORDER BY id
-        LIMIT $3
+        LIMIT $4
         "#,
         tenant_id.0,
         campaign_id.0,
+        decision == Decision::SendAgain,
         limit,
     )
     .fetch_all(tx.conn())
@@ -123,6 +128,59 @@ pub async fn list_parked_of_campaign(
             id: MessageId(row.id),
         })
         .collect())
+}
+
+/// Parked messages of a campaign, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkedCounts {
+    /// All of them.
+    pub parked: i64,
+    /// Those of them that are past their time.
+    pub expired: i64,
+}
+
+/// How many messages of a campaign are parked.
+pub async fn count_parked_of_campaign(
+    tx: &mut TenantTx,
+    tenant_id: TenantId,
+    campaign_id: CampaignId,
+) -> StoreResult<ParkedCounts> {
+    let row = query!(
+        r#"
+        SELECT count(*) AS "parked!", count(*) FILTER (WHERE expires_at <= app_now()) AS "expired!"
+        FROM messages
+        WHERE tenant_id = $1 AND campaign_id = $2 AND waiting_phase = 5
+        "#,
+        tenant_id.0,
+        campaign_id.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(ParkedCounts {
+        parked: row.parked,
+        expired: row.expired,
+    })
+}
+
+/// Whether the sender that a message waits behind may still be sent with; it cannot be retired before this transaction ends.
+///
+/// Asked before the message's row is taken: a retirement takes the sender first, too.
+pub async fn hold_sender(tx: &mut TenantTx, key: MessageKey) -> StoreResult<bool> {
+    let is_retired = query_scalar!(
+        r#"
+        SELECT s.status = 'released' AS "is_retired!"
+        FROM messages m
+        JOIN lanes l ON l.tenant_id = m.tenant_id AND l.id = m.lane_id
+        JOIN senders s ON s.tenant_id = l.tenant_id AND s.id = l.sender_id
+        WHERE m.tenant_id = $1 AND m.id = $2
+        FOR KEY SHARE OF s
+        "#,
+        key.tenant_id.0,
+        key.id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(is_retired != Some(true))
 }
 
 /// Which of these messages are past their time.

@@ -109,7 +109,7 @@ pub async fn insert_account(
     Ok(())
 }
 
-/// Adds the sender that its channel uses by default, unless the channel has one.
+/// Adds the sender that its channel uses by default, unless the channel has one or its address is somebody's.
 pub async fn insert_default_sender(
     tx: &mut SystemTx,
     tenant_id: TenantId,
@@ -119,7 +119,7 @@ pub async fn insert_default_sender(
         r#"
         INSERT INTO senders (tenant_id, id, channel, provider, account_ref, address, is_default)
         VALUES ($1, $2, $3, $4, $5, $6, true)
-        ON CONFLICT (tenant_id, channel) WHERE is_default DO NOTHING
+        ON CONFLICT DO NOTHING
         "#,
         tenant_id.0,
         sender.id.0,

@@ -94,18 +94,40 @@ pub async fn list_timelines(tx: &mut SystemTx) -> StoreResult<Vec<Timeline>> {
     .map_err(StoreError::from)
 }
 
-/// Lets calls begin on a server. One that is released stays as it is.
+/// Lets calls begin on the server that answers, which has to have this timeline.
 ///
 /// # Errors
-/// [`StoreError::Moved`] when no server in quarantine has this timeline.
+/// As [`release_seen`].
 pub async fn release_timeline(tx: &mut SystemTx, timeline: &str, by: &str) -> StoreResult<()> {
+    let system_identifier = query_scalar!(
+        r#"SELECT system_identifier::text AS "system_identifier!" FROM pg_control_system()"#
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    release_seen(tx, timeline, &system_identifier, by).await
+}
+
+/// Lets calls begin on a server as somebody saw it: with this timeline and this number of its own. One that is released stays as
+/// it is.
+///
+/// # Errors
+/// [`StoreError::Moved`] when there is no such server in quarantine. Another one of the same timeline may have been met since.
+pub async fn release_seen(
+    tx: &mut SystemTx,
+    timeline: &str,
+    system_identifier: &str,
+    by: &str,
+) -> StoreResult<()> {
     let done = query!(
         r#"
         UPDATE database_timelines
-        SET released_at = app_now(), released_by = $2, held_because = NULL
+        SET released_at = app_now(), released_by = $3, held_because = NULL
         WHERE timeline = $1 AND released_at IS NULL
+          -- A timeline's name may come again, and what was made sure of is one server's.
+          AND system_identifier = $2
         "#,
         timeline,
+        system_identifier,
         by,
     )
     .execute(tx.conn())

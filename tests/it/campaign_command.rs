@@ -147,7 +147,13 @@ async fn the_bench_says_what_it_measured() {
     ]))
     .await;
 
-    let said = ended.json();
+    // At this size bars are missed; that is told once every figure is.
+    assert!(
+        ended.code == 0 || ended.err.contains("engageninja: bars missed: "),
+        "{}",
+        ended.err
+    );
+    let said: serde_json::Value = serde_json::from_str(ended.out.trim_end()).unwrap();
     assert_eq!(said["contacts"], 300);
     for (measure, figure) in [
         ("path", "import, rows/s"),

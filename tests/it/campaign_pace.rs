@@ -79,6 +79,27 @@ async fn a_pace_that_is_none_or_has_no_effect_is_refused_with_what_would_be_righ
 }
 
 #[tokio::test]
+async fn a_draft_whose_channel_has_no_sender_says_what_it_lacks() {
+    let app = App::start().await;
+    let twin = Twin::make(&app, "dojo").await;
+    let pace = twin.path("/campaigns/{campaign_id}/pace").unwrap();
+    app.db()
+        .execute("UPDATE cell.senders SET status = 'released', is_default = false")
+        .await;
+    let shown = app.get(&twin.key, &pace).await;
+    let changed = set(&app, &twin.key, &pace, &json!({"per_sec": 2})).await;
+    for answer in [shown, changed] {
+        let problem = answer.problem(422, "no-sender");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("POST /api/senders"), "{detail}");
+    }
+    let nobody = format!("/api/campaigns/{}/pace", uuid::Uuid::now_v7());
+    app.get(&twin.key, &nobody).await.problem(404, "not-found");
+    let changed = "SELECT count(*) FROM campaigns WHERE pace_per_sec IS NOT NULL";
+    assert_eq!(app.db().value::<i64>(changed).await, 0);
+}
+
+#[tokio::test]
 async fn the_status_of_a_campaign_names_what_limits_it() {
     let app = App::start().await;
     let twin = Twin::make(&app, "dojo").await;

@@ -162,6 +162,7 @@ async fn a_plan_is_shown_set_as_a_whole_recorded_and_refused_when_it_is_none() {
         ("segments_per_sec", json!({ "segments_per_sec": 1e9 })),
         ("weight", json!({ "weight": 0 })),
         ("weight", json!({ "weight": 101 })),
+        ("weight", json!({ "weight": 100_000 })),
     ] {
         let problem = set(&wrong).await.problem(422, "invalid-body");
         assert_eq!(problem["errors"][0]["field"], field, "{problem}");

@@ -96,6 +96,15 @@ async fn wrong_values_are_refused_and_say_what_would_be_right() {
         ("key revoke nightly --tenant dojo", "nightly"),
         ("queue retry", "<ID>"),
         ("queue retry first", "first"),
+        (
+            "message decide give_up --campaign 019ac0b1-5c5e-7c34-8b3e-0c1d7f9a2e11 --tenant dojo --reason no",
+            "must have 3 to 500 characters",
+        ),
+        ("message parked --after nowhere", "TENANT/MESSAGE"),
+        (
+            "timeline release 00000001 --reason no",
+            "must have 3 to 500 characters",
+        ),
         ("serve --listen everywhere", "everywhere"),
         ("serve --env staging", "production"),
         ("serve --log-format xml", "json"),
@@ -282,12 +291,23 @@ async fn queues(operator: &mut Operator) {
     );
     let empty = operator.json("queue drain", &["house"]).await;
     assert_eq!(empty["drained"], "house");
-    let retried = operator.json("queue retry", &["7"]).await;
+    let retried = operator.json("queue retry", &["7", "8", "7"]).await;
     assert_eq!(retried["replayed"], 1);
+    // As the API records it.
+    let recorded = "SELECT concat_ws(' ', actor_label, target_kind, target_id, tenant_id,
+            detail -> 'before' ->> 'kind', detail -> 'before' ->> 'attempts', detail -> 'before' ? 'last_error')
+        FROM control.platform_audit WHERE action = 'replay_dead_job'";
+    assert_eq!(
+        operator.db.text(recorded).await,
+        "operator dead_job 7 maintain-partitions 3 f"
+    );
+    let times = "SELECT count(*) FROM control.platform_audit WHERE action = 'replay_dead_job'";
+    assert_eq!(operator.db.number(times).await, 1);
     let busy = operator.run("queue drain", &["--timeout-secs", "0"]).await;
     assert!(busy.refusal(1).contains("1 jobs are ready"));
     let again = operator.run("queue retry", &["7"]).await;
     assert!(again.refusal(1).contains("queue dead"));
+    assert_eq!(operator.db.number(times).await, 1);
 }
 
 impl Ended {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engageninja::clock::Clock;
 use engageninja::dev::fake_twilio::{
-    ACCOUNT_SID, AUTH_TOKEN, Act, CallbackWeather, FakeTwilio, Reply, Weather,
+    ACCOUNT_SID, AUTH_TOKEN, Act, CallbackWeather, FakeTwilio, Reply, SERVICE_NUMBER, Weather,
 };
 use poem::listener::TcpAcceptor;
 use poem::{EndpointExt, IntoResponse, Request, Route, Server, endpoint};
@@ -16,6 +16,7 @@ use crate::harness::{TempDir, within};
 
 const FROM: &str = "+15005550006";
 const TO: &str = "+12055550100";
+const SERVICE: &str = "MG0123456789abcdef0123456789abcdef";
 
 /// A client as plain as can be: what the product's own client does is not its judge.
 struct Caller {
@@ -245,6 +246,68 @@ async fn callbacks_come_as_often_as_the_weather_says() {
     assert_eq!(statuses, [Some(204), Some(204)]);
     let inbound = caller.fake.write_in(&address, TO, FROM, "STOP").await;
     assert_eq!(inbound, Some(204));
+}
+
+/// As Twilio's pages "Message resource" and "Outbound Message Status in Status Callbacks" have it.
+#[tokio::test]
+async fn a_message_of_a_service_is_accepted_and_comes_from_a_number_once_it_is_queued() {
+    let caller = Caller::start().await;
+    caller.fake.set_weather(Weather {
+        callbacks: CallbackWeather {
+            is_held: true,
+            ..CallbackWeather::default()
+        },
+        ..Weather::default()
+    });
+    let form = [
+        ("To", TO),
+        ("MessagingServiceSid", SERVICE),
+        ("Body", "Hello"),
+        ("StatusCallback", "http://127.0.0.1:9/here"),
+    ];
+    let shown = |message: &Value| {
+        ["status", "from", "messaging_service_sid", "num_segments"]
+            .map(|name| message[name].clone())
+    };
+
+    let (status, made) = caller.create(&form).await.unwrap();
+    assert_eq!(status, 201);
+    assert_eq!(
+        shown(&made),
+        [json!("accepted"), Value::Null, json!(SERVICE), json!("0")]
+    );
+    within(20, "the callbacks", caller.fake.callbacks_done()).await;
+    let words: Vec<[Option<String>; 3]> = caller
+        .fake
+        .take_held()
+        .iter()
+        .map(|callback| {
+            ["MessageStatus", "From", "MessagingServiceSid"].map(|name| {
+                let found = callback.form.iter().find(|(key, _)| key == name);
+                found.map(|(_, value)| value.clone())
+            })
+        })
+        .collect();
+    let told = ["queued", "sent", "delivered"]
+        .map(|word| [word, SERVICE_NUMBER, SERVICE].map(|value| Some(value.to_owned())));
+    assert_eq!(words, told);
+    let sid = made["sid"].as_str().unwrap();
+    let path = format!("/2010-04-01/Accounts/{ACCOUNT_SID}/Messages/{sid}.json");
+    let by_now = [
+        json!("delivered"),
+        json!(SERVICE_NUMBER),
+        json!(SERVICE),
+        json!("1"),
+    ];
+    assert_eq!(shown(&caller.get(&path).await.1), by_now);
+
+    let (_, alone) = caller.create(&hello(TO)).await.unwrap();
+    let without = [json!("queued"), json!(FROM), Value::Null, json!("1")];
+    assert_eq!(shown(&alone), without);
+    let misnamed = [("To", TO), ("From", SERVICE), ("Body", "Hello")];
+    let (status, refused) = caller.create(&misnamed).await.unwrap();
+    assert_eq!((status, &refused["code"]), (400, &json!(21212)));
+    assert_eq!(caller.fake.ledger().accepted_count(), 2);
 }
 
 #[tokio::test]

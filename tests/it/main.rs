@@ -28,6 +28,7 @@ mod contacts_api;
 mod delivery;
 mod docs_script;
 mod doctor;
+mod due_campaigns;
 mod events_api;
 mod fake_twilio;
 mod idempotency;

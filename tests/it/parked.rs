@@ -1,14 +1,18 @@
 //! Messages of which nobody knows: people see what is known, and decide.
 
+use std::process::Command;
 use std::time::Duration;
 
 use engageninja::domain::actor::Role;
+use engageninja::domain::campaign::CampaignStatus;
 use engageninja::domain::counts::CountWord;
-use engageninja::domain::ids::{CampaignId, MessageKey};
-use poem::http::Method;
+use engageninja::domain::ids::{CampaignId, MessageId, MessageKey};
+use engageninja::jobs::worker::Worker;
+use poem::http::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor};
 
-use crate::harness::app::{App, Tenant, answer};
+use crate::harness::app::{Answer, App, Tenant, answer};
 use crate::harness::eventually;
 use crate::harness::program::{on, run};
 use crate::harness::world::World;
@@ -34,8 +38,8 @@ impl Office {
         let campaign = world.campaign("Hello {{ first_name }}").await;
         let parked = world.let_out(campaign, count as usize).await;
         world.begin(&parked).await;
-        world.settle().await;
-        let (app, tenant) = App::beside(&world).await;
+        Box::pin(world.settle()).await;
+        let (app, tenant) = Box::pin(App::beside(&world)).await;
         let key = app.key(&tenant, Role::Sender).await;
         let office = Self {
             world,
@@ -55,16 +59,49 @@ impl Office {
         counts.get(word)
     }
 
-    async fn decide(&self, at: usize, decision: &str) -> crate::harness::app::Answer {
+    async fn decide(&self, at: usize, decision: &str) -> Answer {
         let path = format!("/api/messages/{}/decide", self.parked[at].id);
         let body = json!({"decision": decision, "reason": "asked the provider by phone"});
         self.app.post(&self.key, &path, &body).await
     }
 
-    async fn decide_all(&self, decision: &str) -> Value {
+    async fn ask_all(&self, decision: &str) -> Answer {
         let path = format!("/api/campaigns/{}/decide-parked", self.campaign);
         let body = json!({"decision": decision, "reason": "the provider lost them"});
-        self.app.post(&self.key, &path, &body).await.ok(200)
+        self.app.post(&self.key, &path, &body).await
+    }
+
+    async fn decide_all(&self, decision: &str) -> Value {
+        self.ask_all(decision).await.ok(200)
+    }
+
+    /// Somebody decides over the campaign on the command line.
+    fn decide_by_command(&self, decision: &str, further: &[&str]) -> Command {
+        let campaign = format!("--campaign={}", self.campaign);
+        let line = ["message", "decide", decision, "--tenant", "dojo", &campaign];
+        let args: Vec<&str> = line.into_iter().chain(further.iter().copied()).collect();
+        on(&self.world.db, &args)
+    }
+
+    /// Makes so many more of the first parked message, each with its attempt. The campaign's counts know nothing of them.
+    async fn multiply(&self, count: u32) {
+        let (first, campaign) = (self.parked[0].id, self.campaign);
+        for (table, key) in [("messages", "id"), ("send_attempts", "message_id")] {
+            let sql = format!(
+                "DO $do$
+                 DECLARE others text;
+                 BEGIN
+                     SELECT string_agg(quote_ident(attname), ', ') INTO others
+                     FROM pg_attribute
+                     WHERE attrelid = 'cell.{table}'::regclass AND attnum > 0 AND NOT attisdropped
+                       AND attgenerated = '' AND attname <> '{key}';
+                     EXECUTE 'INSERT INTO cell.{table} ({key}, ' || others || ')
+                         SELECT campaign_message_id((SELECT started_at FROM cell.campaigns), ''{campaign}'', 0, 1000 + n), '
+                         || others || ' FROM cell.{table}, generate_series(1, {count}) n WHERE {key} = ''{first}''';
+                 END $do$"
+            );
+            self.world.db.execute(&sql).await;
+        }
     }
 }
 
@@ -160,6 +197,204 @@ async fn what_cannot_be_decided_any_more_says_why_and_changes_nothing() {
         .post(&viewer, &path, &body)
         .await
         .problem(403, "forbidden");
+}
+
+/// Past its time it would be dropped, although the answer said that it is sent again.
+#[tokio::test]
+async fn what_is_past_its_time_stays_parked_when_a_campaign_is_sent_again() {
+    let office = Office::with_parked(3).await;
+    let expire = format!(
+        "UPDATE cell.messages SET expires_at = app_now() WHERE id = '{}'",
+        office.parked[1].id
+    );
+    office.world.db.execute(&expire).await;
+
+    let decided = office.decide_all("send_again").await;
+    assert_eq!(
+        (&decided["messages"], &decided["expired"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(office.count(CountWord::Queued).await, 2);
+    assert_eq!(office.count(CountWord::Parked).await, 1);
+    let none = office.decide_all("send_again").await;
+    assert_eq!(
+        (&none["messages"], &none["expired"]),
+        (&json!(0), &json!(1))
+    );
+    let told = run(office.decide_by_command("send_again", &["--reason=lost"])).await;
+    assert!(
+        told.out.starts_with("0 decided; 1 past their time"),
+        "{}{}",
+        told.out,
+        told.err
+    );
+
+    let rest = office.decide_by_command("it_was_sent", &["--reason=lost", "--json"]);
+    assert_eq!(
+        run(rest).await.json(),
+        json!({"decided": 1, "expired": 0, "left": 0})
+    );
+    assert_eq!(office.count(CountWord::HandedOver).await, 1);
+    let audited = "SELECT count(*) FROM audit_log WHERE action = 'decide_parked_messages'
+        AND detail -> 'after' ->> 'expired' = '1'";
+    assert_eq!(office.world.number(audited).await, 3);
+}
+
+/// Somebody settles the last one while the decision over it is on its way.
+#[tokio::test]
+async fn a_campaign_of_which_nothing_is_left_to_send_again_stays_completed() {
+    let office = Office::with_parked(1).await;
+    office
+        .world
+        .db
+        .execute("UPDATE cell.campaigns SET status = 'completed', final_counts = '{}', finished_at = app_now()")
+        .await;
+    let mut session = office.world.session().await;
+    let mut faster = session.begin().await.unwrap();
+    faster
+        .execute("UPDATE messages SET phase = 4 WHERE phase = 5")
+        .await
+        .unwrap();
+
+    let deciding = async {
+        loop {
+            let answer = office.ask_all("send_again").await;
+            // Its patience is over before a busy machine lets us go on.
+            if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+                return answer.ok(200);
+            }
+        }
+    };
+    let settling = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'transactionid'";
+        eventually("the decision waits for the message", || async {
+            office.world.number(waits).await == 1
+        })
+        .await;
+        faster.commit().await.unwrap();
+    };
+    let (decided, ()) = tokio::join!(deciding, settling);
+
+    assert_eq!(decided["messages"], 0);
+    let campaign = office.world.load(office.campaign).await;
+    assert_eq!(campaign.status, CampaignStatus::Completed);
+}
+
+#[tokio::test]
+async fn a_single_message_of_a_retired_sender_is_not_sent_again() {
+    let world = World::start().await;
+    world
+        .db
+        .execute("UPDATE cell.tenants SET on_not_sent = 'park'")
+        .await;
+    let (app, tenant) = App::beside(&world).await;
+    let key = app.key(&tenant, Role::Admin).await;
+    let message =
+        json!({"channel": "sms", "to": "+13054048480", "body": "Your code is 7", "class": "txn"});
+    let sent = app.post(&key, "/api/messages", &message).await.ok(202);
+    let id: MessageId = sent["id"].as_str().unwrap().parse().unwrap();
+    let worker = Worker::start(world.db.db(), world.without_sends()).await;
+    let let_out = "SELECT count(*) FROM messages WHERE phase = 1";
+    eventually("it is let out", || async {
+        world.number(let_out).await == 1
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+    let tenant_id = world.tenant_id;
+    world.begin(&[MessageKey { tenant_id, id }]).await;
+    world.settle().await;
+    let senders = app.get(&key, "/api/senders?channel=sms").await.ok(200);
+    let sender = senders["items"][0]["id"].as_str().unwrap().to_owned();
+    let retire = format!("/api/senders/{sender}/retire");
+    app.post(&key, &retire, &json!({})).await.ok(200);
+
+    let path = format!("/api/messages/{id}/decide");
+    let decide = async |decision: &str| {
+        let body = json!({"decision": decision, "reason": "the provider lost it"});
+        app.post(&key, &path, &body).await
+    };
+    let refused = decide("send_again").await.problem(409, "sender-retired");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("give it up"), "{detail}");
+    let parked = "SELECT count(*) FROM messages WHERE phase = 5";
+    assert_eq!(world.number(parked).await, 1);
+
+    decide("give_up").await.ok(200);
+    assert_eq!(world.number(parked).await, 0);
+}
+
+/// By the API as on the command line.
+#[tokio::test]
+async fn a_reason_of_blanks_is_none_and_blanks_around_one_are_not_kept() {
+    let office = Office::with_parked(1).await;
+    let path = format!("/api/messages/{}/decide", office.parked[0].id);
+    let decide = async |reason: &str| {
+        let body = json!({"decision": "give_up", "reason": reason});
+        office.app.post(&office.key, &path, &body).await
+    };
+    for reason in ["   ", " no \n"] {
+        let problem = decide(reason).await.problem(422, "invalid-body");
+        assert_eq!(problem["errors"][0]["field"], "reason", "{problem}");
+    }
+    let blank = run(office.decide_by_command("give_up", &["--reason=   "])).await;
+    assert_eq!(blank.code, 2, "{}", blank.err);
+    assert!(
+        blank.err.contains("must have 3 to 500 characters"),
+        "{}",
+        blank.err
+    );
+    assert_eq!(office.count(CountWord::Parked).await, 1);
+
+    decide("  lost \n").await.ok(200);
+    let kept =
+        "SELECT detail -> 'after' ->> 'reason' FROM audit_log WHERE action = 'decide_message'";
+    assert_eq!(office.world.db.text(kept).await, "lost");
+}
+
+#[tokio::test]
+async fn what_one_answer_on_the_command_line_cannot_hold_says_how_to_go_on() {
+    let office = Office::with_parked(1).await;
+    office.multiply(5_001).await;
+    let db = &office.world.db;
+    let list = async |further: &[&str]| {
+        let line = ["message", "parked", "--json"];
+        let args: Vec<&str> = line.into_iter().chain(further.iter().copied()).collect();
+        let listed = run(on(db, &args)).await;
+        let ids: Vec<String> = listed
+            .json()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["message_id"].as_str().unwrap().to_owned())
+            .collect();
+        (ids, listed.err)
+    };
+
+    let (first, told) = list(&[]).await;
+    assert_eq!(first.len(), 100);
+    let place = format!("{}/{}", office.world.tenant_id, first[99]);
+    assert!(told.contains(&format!("--after {place}")), "{told}");
+    let (second, _) = list(&["--after", &place]).await;
+    assert_eq!(second.len(), 100);
+    assert!(second[0] > first[99], "{second:?}");
+
+    let decided = run(office.decide_by_command("give_up", &["--reason=lost"])).await;
+    assert!(
+        decided
+            .out
+            .starts_with("5000 decided; 2 more are parked: give the same command again"),
+        "{}{}",
+        decided.out,
+        decided.err
+    );
+    let rest = office.decide_by_command("give_up", &["--reason=lost", "--json"]);
+    assert_eq!(
+        run(rest).await.json(),
+        json!({"decided": 2, "expired": 0, "left": 0})
+    );
+    let (none, told) = list(&[]).await;
+    assert!(none.is_empty() && !told.contains("--after"), "{told}");
 }
 
 #[tokio::test]

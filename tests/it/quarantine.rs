@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use engageninja::domain::counts::CountWord;
-use engageninja::store::Db;
-use engageninja::store::timelines::is_quarantined;
+use engageninja::store::timelines::{
+    is_quarantined, list_timelines, release_seen, release_timeline,
+};
+use engageninja::store::{Db, StoreError};
 use poem::http::Method;
 use serde_json::json;
 
@@ -119,10 +121,13 @@ async fn another_server_on_the_same_timeline_is_noticed_and_released_on_the_comm
         .json();
     assert_eq!(listed.as_array().unwrap().len(), 1);
     let timeline = listed[0]["timeline"].as_str().unwrap();
+    let server = listed[0]["system_identifier"].as_str().unwrap();
     let args = [
         "timeline",
         "release",
         timeline,
+        "--server",
+        server,
         "--reason",
         "restored on purpose",
         "--json",
@@ -131,4 +136,60 @@ async fn another_server_on_the_same_timeline_is_noticed_and_released_on_the_comm
     assert!(!world.is_quarantined().await);
     let again = run(on(&world.db, &args)).await;
     assert!(again.refusal(1).contains("timeline list"));
+}
+
+/// What somebody made sure of is one server's: another one that was met on its timeline since stays in quarantine.
+#[tokio::test]
+async fn a_server_is_released_as_it_was_seen_and_no_other_in_its_place() {
+    let world = World::start().await;
+    let (app, tenant) = App::beside(&world).await;
+    let cookie = app.operator(&tenant).await;
+    world
+        .db
+        .execute("UPDATE cell.database_timelines SET system_identifier = '1', released_at = NULL")
+        .await;
+    let mut tx = world.db.db().system().begin().await.unwrap();
+    let seen = list_timelines(&mut tx).await.unwrap();
+    assert_eq!((seen.len(), seen[0].system_identifier.as_str()), (1, "1"));
+    let timeline = seen[0].timeline.as_str();
+    // Nor is the row of another one taken for the server that answers.
+    let moved = release_timeline(&mut tx, timeline, "test").await;
+    assert!(matches!(moved, Err(StoreError::Moved { .. })), "{moved:?}");
+    drop(tx);
+
+    assert!(world.is_quarantined().await, "the other one is met");
+    let mut tx = world.db.db().system().begin().await.unwrap();
+    let moved = release_seen(&mut tx, timeline, "1", "test").await;
+    assert!(matches!(moved, Err(StoreError::Moved { .. })), "{moved:?}");
+    drop(tx);
+    let release = |number: &str| {
+        let path = format!("/api/ops/timelines/{timeline}/release");
+        let body = json!({"reason": "its calls are known", "system_identifier": number});
+        answer(app.with_cookie(&cookie, Method::POST, &path).json(&body))
+    };
+    let refused = release("1").await.problem(409, "conflict");
+    let number: String = world
+        .db
+        .value("SELECT system_identifier::text FROM pg_control_system()")
+        .await;
+    assert!(
+        refused["detail"].as_str().unwrap().contains(&number),
+        "{refused}"
+    );
+    let args = [
+        "timeline",
+        "release",
+        timeline,
+        "--server=1",
+        "--reason=its calls are known",
+    ];
+    let refused = run(on(&world.db, &args)).await;
+    assert!(refused.refusal(1).contains(&number), "{}", refused.err);
+    assert!(world.is_quarantined().await);
+    let audited = "SELECT count(*) FROM control.platform_audit WHERE action = 'release_timeline'";
+    assert_eq!(world.number(audited).await, 0);
+
+    assert_eq!(release(&number).await.status, 204);
+    assert!(!world.is_quarantined().await);
+    assert_eq!(world.number(audited).await, 1);
 }

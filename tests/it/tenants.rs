@@ -10,6 +10,7 @@ use engageninja::domain::orders::SyncTenants;
 use engageninja::jobs::queue::enqueue;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::harness::app::{Answer, App, Tenant, answer};
 use crate::harness::db::TestDb;
@@ -104,6 +105,61 @@ async fn the_cell_follows_the_directory_whoever_dies_in_between() {
         .await;
     follow_directory(&db, world.tenant_id).await.unwrap();
     assert_eq!(world.db.text(name).await, "Renamed");
+}
+
+/// Its row is held, so that it cannot be followed before that is over; it is followed by a later run then.
+#[tokio::test]
+async fn a_tenant_that_cannot_be_followed_yet_keeps_no_other_back() {
+    let world = World::start().await;
+    let other = world.another("Tea House", "tea").await;
+    assert!(world.tenant_id < other.tenant_id, "who is looked at first");
+    world
+        .db
+        .execute("UPDATE control.tenant_directory SET name = 'Renamed', version = version + 1")
+        .await;
+    let [first, second] = [world.tenant_id, other.tenant_id]
+        .map(|id| format!("SELECT name FROM cell.tenants WHERE id = '{id}'"));
+    let mut session = world.session().await;
+    let mut lock = session.begin().await.unwrap();
+    let held = AssertSqlSafe(format!("{first} FOR UPDATE"));
+    lock.execute(held).await.unwrap();
+
+    let worker = world.worker().await;
+    let mut tx = world.db.db().system().begin().await.unwrap();
+    enqueue(&mut tx, SyncTenants {}).await.unwrap();
+    tx.commit().await.unwrap();
+    eventually("the second follows", || async {
+        world.db.text(&second).await == "Renamed"
+    })
+    .await;
+    assert_ne!(world.db.text(&first).await, "Renamed");
+
+    lock.rollback().await.unwrap();
+    eventually("the first follows", || async {
+        world.db.text(&first).await == "Renamed"
+    })
+    .await;
+    worker.drain(DRAIN).await;
+}
+
+#[tokio::test]
+async fn a_demo_tenant_is_made_although_its_own_address_is_somebody_elses() {
+    let world = World::start().await;
+    world
+        .db
+        .execute("UPDATE cell.senders SET address = 'hello@tea.example' WHERE channel = 'email'")
+        .await;
+
+    let tea = world.another("Tea House", "tea").await.tenant_id;
+
+    let name = format!("SELECT name FROM cell.tenants WHERE id = '{tea}'");
+    assert_eq!(world.db.text(&name).await, "Tea House");
+    let channels = format!(
+        "SELECT string_agg(channel, ' ' ORDER BY channel) FROM cell.senders WHERE tenant_id = '{tea}'"
+    );
+    assert_eq!(world.db.text(&channels).await, "sms whatsapp");
+    let behind = "SELECT count(*) FROM control.tenant_directory WHERE synced_version < version";
+    assert_eq!(world.number(behind).await, 0);
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ fn form(message: &Accepted, status: &str, account_sid: &str) -> Vec<(String, Str
         ("MessageSid", message.sid.as_str()),
         ("AccountSid", account_sid),
         ("MessageStatus", status),
-        ("From", &message.from),
+        ("From", message.from.as_deref().unwrap_or_default()),
         ("To", &message.to),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -510,8 +510,12 @@ fn mark_of(callback: &Callback, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_times_the_same_is_once() {
-    let office = Office::open(held()).await;
-    office.send(1).await;
+    let office = Office::open(CallbackWeather {
+        undelivered: 0,
+        ..held()
+    })
+    .await;
+    let campaign = office.send(1).await;
     let callbacks = office.it.fake.take_held();
     let ten: Vec<Callback> = callbacks
         .iter()
@@ -526,6 +530,17 @@ async fn ten_times_the_same_is_once() {
     assert!(statuses.iter().all(|status| *status == Some(204)));
     let number = |sql: &'static str| office.it.world.number(sql);
     assert_eq!(number("SELECT count(*) FROM provider_events").await, 2);
+    let (messages, ..) = office.believed(campaign).await;
+    assert_eq!(messages, ["+12055550000 4 delivered 70 f"]);
+    let counted = office.it.world.counted(campaign).await;
+    counted.assert_equal();
+    for (word, people) in [
+        (CountWord::HandedOver, 1),
+        (CountWord::Delivered, 1),
+        (CountWord::Failed, 0),
+    ] {
+        assert_eq!(counted.counts.get(word), people, "{word:?}");
+    }
 }
 
 /// The address names one message, and a list gave the provider's to another with the same words: that one it is about. A

@@ -31,6 +31,7 @@ struct PlanToSet {
     /// Segments a second (emails: messages), over everything the tenant sends; absent sets no limit.
     segments_per_sec: Option<f64>,
     /// Messages that it is let out for each one of a tenant of weight 1, while both have a backlog; 1 when absent.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     weight: Option<i16>,
 }
 

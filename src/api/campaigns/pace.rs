@@ -12,9 +12,9 @@ use crate::api::problem::{ApiError, ApiResult, FieldError, ProblemType};
 use crate::api::state::ApiState;
 use crate::domain::actor::{Actor, Permission};
 use crate::domain::audit::AuditEntry;
-use crate::domain::ids::CampaignId;
+use crate::domain::ids::{CampaignId, TenantId};
 use crate::domain::rate::{BucketKind, LanePace, PaceRefusal};
-use crate::store::{LANES, campaigns, lanes};
+use crate::store::{LANES, StoreError, TenantTx, campaigns, lanes};
 
 /// The operations on a campaign's pace.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl CampaignPaces {
     ) -> ApiResult<Json<PaceView>> {
         actor.require(Permission::ReadCampaigns)?;
         let mut tx = self.state.db.cell(actor.tenant_id).begin().await?;
-        let pace = campaigns::load_pace(tx.conn(), actor.tenant_id, campaign_id.0).await?;
+        let pace = load(&mut tx, actor.tenant_id, campaign_id.0).await?;
         Ok(Json(pace.into()))
     }
 
@@ -86,14 +86,14 @@ impl CampaignPaces {
         let mut change = facts.in_cell(&self.state, &actor).await?;
         let tx = change.tx();
 
-        let before = campaigns::load_pace(tx.conn(), tenant_id, id).await?;
+        let before = load(tx, tenant_id, id).await?;
         if let Some(per_sec) = per_sec {
             before.brake(per_sec)?;
         }
         campaigns::save_pace(tx, tenant_id, id, per_sec).await?;
         lanes::look_at_lanes(tx.conn(), tenant_id, None, Some(id)).await?;
         tx.announce(LANES, 0);
-        let after = campaigns::load_pace(tx.conn(), tenant_id, id).await?;
+        let after = load(tx, tenant_id, id).await?;
         let entry = AuditEntry::new("set_campaign_pace", "campaign", &id)
             .before(json!({ "per_sec": own(&before) }))
             .after(json!({ "per_sec": per_sec }));
@@ -107,6 +107,22 @@ impl CampaignPaces {
     pub fn new(state: ApiState) -> Self {
         Self { state }
     }
+}
+
+/// A draft goes as fast as the sender that it would get, and may lack one still.
+async fn load(tx: &mut TenantTx, tenant_id: TenantId, id: CampaignId) -> ApiResult<LanePace> {
+    campaigns::load_pace(tx.conn(), tenant_id, id)
+        .await
+        .map_err(|error| match error {
+            StoreError::NotFound {
+                what: campaigns::SENDER,
+            } => ApiError::new(
+                ProblemType::NoSender,
+                "The campaign's channel has no sender yet, so that nothing says how fast it may go. Nothing was changed. \
+                 Add one at POST /api/senders, then ask again.",
+            ),
+            error => error.into(),
+        })
 }
 
 fn own(pace: &LanePace) -> Option<f64> {

@@ -126,8 +126,7 @@ impl DeadJobs {
         if replayed.is_empty() {
             return Err(not_replayed(&mut tx, job.id).await);
         }
-        let entry = AuditEntry::new("replay_dead_job", "dead_job", &job.id).before(job.as_json());
-        finish(record, entry, tx).await?;
+        finish(record, job.replayed(), tx).await?;
         Ok(Json(job))
     }
 
@@ -190,6 +189,17 @@ async fn not_replayed(tx: &mut SystemTx, id: i64) -> ApiError {
              ended.",
         ),
         Err(error) => error,
+    }
+}
+
+/// The record of a replay, the same from every door.
+pub fn replayed_entry(job: DeadJob) -> AuditEntry {
+    DeadJobView::from(job).replayed()
+}
+
+impl DeadJobView {
+    fn replayed(&self) -> AuditEntry {
+        AuditEntry::new("replay_dead_job", "dead_job", &self.id).before(self.as_json())
     }
 }
 

@@ -14,8 +14,8 @@ use crate::api::problem::{ApiError, ApiResult, ProblemType};
 use crate::api::reply::Done;
 use crate::api::state::ApiState;
 use crate::domain::actor::Operator;
-use crate::domain::audit::AuditEntry;
-use crate::store::timelines::{Timeline, list_timelines, release_timeline};
+use crate::domain::audit::{AuditEntry, Reason};
+use crate::store::timelines::{Timeline, list_timelines, release_seen};
 
 /// The operations on servers.
 #[derive(Debug)]
@@ -58,11 +58,15 @@ struct TimelineList {
 
 /// Why a server is released.
 #[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, skip_serializing_if_is_none)]
 struct ReleaseBody {
     /// What was made sure of; it is kept in the audit.
     #[oai(validator(min_length = 3, max_length = 500))]
     reason: String,
+    /// The server's own number, as the list shows it. Say it, so that no other server is released that was met on this
+    /// timeline since.
+    #[oai(validator(min_length = 1, max_length = 20))]
+    system_identifier: Option<String>,
 }
 
 #[OpenApi(tag = "Tag::Ops")]
@@ -102,23 +106,21 @@ impl Timelines {
         timeline: Path<String>,
         body: Body<ReleaseBody>,
     ) -> ApiResult<Done> {
+        let reason: Reason = body.0.reason.parse()?;
         let mut cell = self.state.db.system().begin().await?;
         let known = list_timelines(&mut cell).await?;
         let Some(found) = known.into_iter().find(|one| one.timeline == timeline.0) else {
             return Err(ApiError::not_found("timeline"));
         };
-        if found.released_at.is_some() {
-            return Err(ApiError::new(
-                ProblemType::Conflict,
-                "The server was released before; calls begin on it already.",
-            ));
+        if let Some(refusal) = refuse(&found, body.0.system_identifier.as_deref()) {
+            return Err(ApiError::new(ProblemType::Conflict, refusal));
         }
         let owner = Owner::operator(&operator, None);
         let change = facts.in_all_control(&self.state, owner).await?;
         let entry = AuditEntry::new("release_timeline", "timeline", &found.timeline)
-            .after(json!({ "reason": body.0.reason }));
+            .after(json!({ "reason": reason, "system_identifier": found.system_identifier }));
         let by = format!("user:{}", operator.user_id);
-        release_timeline(&mut cell, &found.timeline, &by).await?;
+        release_seen(&mut cell, &found.timeline, &found.system_identifier, &by).await?;
         finish(change, entry, cell).await?;
         Ok(Done)
     }
@@ -129,6 +131,19 @@ impl Timelines {
     pub fn new(state: ApiState) -> Self {
         Self { state }
     }
+}
+
+/// Why a server is not the one to release, where somebody saw the one with the number `seen`.
+fn refuse(found: &Timeline, seen: Option<&str>) -> Option<String> {
+    if seen.is_some_and(|seen| seen != found.system_identifier) {
+        return Some(format!(
+            "Another server is on this timeline by now, with the number {}. Load the list again, then decide.",
+            found.system_identifier
+        ));
+    }
+    found
+        .released_at
+        .map(|_| "The server was released before; calls begin on it already.".to_owned())
 }
 
 impl From<Timeline> for TimelineView {

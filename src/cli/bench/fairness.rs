@@ -1,23 +1,28 @@
-//! What turns give and what they cost: small tenants beside one with a long backlog, shares by weight, and the same sends
-//! let out by turns and paces or in plain order.
+//! What turns give and what they cost: small tenants beside one with a long backlog, shares by weight, one lane beside many,
+//! and the same sends let out by turns and paces or in plain order.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Scale;
-use super::fill::backlog;
+use super::fill::{backlog, backlog_behind};
 use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
+use crate::delivery::tenants::demo_account;
 use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::figures::{Bar, Figure, millis, quantile};
-use crate::domain::ids::{Incarnation, MessageKey, TenantId};
+use crate::domain::channel::{Channel, Provider};
+use crate::domain::ids::{Incarnation, MessageKey, SenderId, TenantId};
 use crate::domain::message::Phase;
 use crate::domain::orders::SendMessage;
 use crate::jobs::queue::{NewJob, enqueue};
 use crate::store::bench::{count_taken, list_phases, pick_in_order, seize_term, set_rates};
+use crate::store::senders::Sender;
+use crate::store::senders::changes::{NewSender, insert_sender};
 use crate::store::{Db, StoreError, StoreResult, release};
 
 /// Tenants beside the large one, and messages of each.
@@ -25,6 +30,8 @@ const SMALL_TENANTS: u32 = 999;
 const SMALL_MESSAGES: u32 = 10;
 /// The large one's backlog, in rounds of the scale.
 const TIMES: u32 = 10;
+/// Lanes of one tenant beside the single lane of another.
+const LANES: u32 = 50;
 /// Between two small tenants.
 const ARRIVE_EVERY: Duration = Duration::from_millis(20);
 /// Between two looks at the messages of small ones.
@@ -46,6 +53,7 @@ const SEGMENTS_PER_SEC: f64 = 100_000.0;
 pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
     let mut figures = small_beside_large(stage, scale).await?;
     figures.push(shares(stage, scale).await?);
+    figures.push(one_lane_beside_many(stage, scale).await?);
     figures.extend(turns_against_order(stage, scale).await?);
     Ok(figures)
 }
@@ -166,15 +174,58 @@ async fn shares(stage: &Stage, scale: &Scale) -> anyhow::Result<Figure> {
         backlog(stage, tenant_id, scale.contacts, slug).await?;
         tenants.push(tenant_id);
     }
-    let workers = start_senders(&stage.setting, scale.workers).await?;
-    tokio::time::sleep(WARM_UP).await;
-    let sent = rates_of_a_run(db, &tenants).await?;
-    stop_all(workers).await?;
     Ok(Figure::new(
         "weight 3 beside weight 1, messages of one for each of the other",
-        vec![sent[0] / sent[1]],
-        None,
+        vec![ratio(stage, scale, &tenants).await?],
+        Some(Bar::Between(2.85, 3.15)),
     ))
+}
+
+/// What a tenant with one lane sends beside one of the same weight with many, both with more than enough.
+async fn one_lane_beside_many(stage: &Stage, scale: &Scale) -> anyhow::Result<Figure> {
+    let db = &stage.installation.db;
+    let one = ensure_demo_tenant(db, "narrow", "narrow").await?;
+    backlog(stage, one, scale.contacts, "Narrow").await?;
+    let many = ensure_demo_tenant(db, "wide", "wide").await?;
+    for n in 0..LANES {
+        let sender_id = Some(add_sender(db, many, n).await?);
+        backlog_behind(stage, many, sender_id, scale.contacts / LANES, "Wide").await?;
+    }
+    Ok(Figure::new(
+        format!("1 lane beside {LANES}, messages of one tenant for each of the other"),
+        vec![ratio(stage, scale, &[one, many]).await?],
+        Some(Bar::Between(0.95, 1.05)),
+    ))
+}
+
+/// One more sender of a demo tenant; what waits behind it is a lane.
+async fn add_sender(db: &Db, tenant_id: TenantId, n: u32) -> StoreResult<SenderId> {
+    let id = SenderId(Uuid::now_v7());
+    let new = NewSender {
+        sender: Sender {
+            id,
+            channel: Channel::Sms,
+            provider: Provider::Demo,
+            account_ref: demo_account(tenant_id),
+            address: format!("+1203{:07}", 2_000_000 + n),
+        },
+        messaging_service_sid: None,
+        is_default: false,
+        stated_per_sec: None,
+    };
+    let mut tx = db.cell(tenant_id).begin().await?;
+    insert_sender(&mut tx, tenant_id, &new).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// Messages of the first tenant for each of the second, in a run.
+async fn ratio(stage: &Stage, scale: &Scale, tenants: &[TenantId]) -> anyhow::Result<f64> {
+    let workers = start_senders(&stage.setting, scale.workers).await?;
+    tokio::time::sleep(WARM_UP).await;
+    let sent = rates_of_a_run(&stage.installation.db, tenants).await?;
+    stop_all(workers).await?;
+    Ok(sent[0] / sent[1])
 }
 
 /// Messages that each tenant sent in a second of a run.
@@ -207,7 +258,7 @@ async fn turns_against_order(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec
     }
     // Plain order serves the oldest lane first, whose it is: everybody's sends count.
     let mut everybody = tenants.clone();
-    for slug in ["large", "heavy", "light"] {
+    for slug in ["large", "heavy", "light", "narrow", "wide"] {
         everybody.push(ensure_demo_tenant(db, slug, slug).await?);
     }
     let workers = start_senders(&stage.setting, scale.workers).await?;

@@ -14,7 +14,8 @@ use crate::domain::campaign::{Audience, Campaign};
 use crate::domain::channel::{Channel, Class};
 use crate::domain::counts::{CountWord, Counts};
 use crate::domain::ids::{
-    CampaignId, ImportId, LaneId, MessageId, MessageKey, TemplateId, TemplateVersionId, TenantId,
+    CampaignId, ImportId, LaneId, MessageId, MessageKey, SenderId, TemplateId, TemplateVersionId,
+    TenantId,
 };
 use crate::domain::import::{Attestation, Choices, ImportStatus, OnMatch};
 use crate::store::campaign_counts::list_snapshots;
@@ -180,6 +181,17 @@ pub(super) async fn backlog(
     count: u32,
     words: &str,
 ) -> anyhow::Result<Vec<MessageKey>> {
+    backlog_behind(stage, tenant_id, None, count, words).await
+}
+
+/// The same behind one of the tenant's senders, which has a lane of its own; behind its default one when none is said.
+pub(super) async fn backlog_behind(
+    stage: &Stage,
+    tenant_id: TenantId,
+    sender_id: Option<SenderId>,
+    count: u32,
+    words: &str,
+) -> anyhow::Result<Vec<MessageKey>> {
     let mut keys = Vec::with_capacity(count as usize);
     let mut left = count;
     while left > 0 {
@@ -190,7 +202,7 @@ pub(super) async fn backlog(
             id: message.id,
         }));
         let mut tx = stage.installation.db.cell(tenant_id).begin().await?;
-        let sender = senders::find_active(tx.conn(), tenant_id, Channel::Sms, None)
+        let sender = senders::find_active(tx.conn(), tenant_id, Channel::Sms, sender_id)
             .await?
             .context("the tenant has a sender")?;
         let accepted_at = stage.installation.db.clock().now();

@@ -125,6 +125,16 @@ impl Child {
         Ok(kib / 1024.0)
     }
 
+    /// Lets it stand still wherever it is, with all that it holds.
+    pub(super) fn freeze(&self) -> anyhow::Result<()> {
+        Ok(kill(self.pid, Signal::SIGSTOP)?)
+    }
+
+    /// Lets it go on.
+    pub(super) fn thaw(&self) -> anyhow::Result<()> {
+        Ok(kill(self.pid, Signal::SIGCONT)?)
+    }
+
     /// Stops it in order.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         kill(self.pid, Signal::SIGTERM)?;

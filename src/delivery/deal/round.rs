@@ -1,6 +1,6 @@
 //! One tick's facts, and what became of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -12,7 +12,7 @@ use crate::domain::rate::bucket::Bucket;
 use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
 use crate::jobs::queue::Payload;
 use crate::store::release::UnderWay;
-use crate::store::release::dealt::{Dealt, Draw, save_dealt};
+use crate::store::release::dealt::{Dealt, Draw, LookedAt, Turned, save_dealt};
 use crate::store::release::due::{DueLane, LaneRow};
 use crate::store::release::pick::{Hint, LetOut, pick};
 use crate::store::{StoreResult, SystemTx, buckets};
@@ -35,16 +35,27 @@ const HINT: Hint<'static> = Hint {
 pub(super) struct Round {
     now: DateTime<Utc>,
     turns: Vec<Turn>,
-    classes: Vec<Class>,
+    /// What becomes of each.
+    parts: Vec<Part>,
     buckets: Vec<Bucket>,
     /// Buckets that were drawn on, or whose rate is another one now.
     has_changed: Vec<bool>,
     /// Lanes that were looked at, and when they come again.
     served: BTreeMap<(TenantId, LaneId), DateTime<Utc>>,
-    /// Turns of which a lane was let out.
-    is_served: Vec<bool>,
+    /// Those of them that let something out.
+    has_let_out: BTreeSet<LaneId>,
     /// Each lane that may go, with its ring and since when it is its turn.
     due: BTreeMap<LaneId, (i16, DateTime<Utc>)>,
+}
+
+/// A turn's part in the round.
+#[derive(Debug)]
+struct Part {
+    class: Class,
+    /// Whether a lane of it had its turn.
+    is_served: bool,
+    /// Whether one let something out.
+    has_let_out: bool,
 }
 
 impl Round {
@@ -84,11 +95,11 @@ impl Round {
         let mut round = Self {
             now,
             turns: Vec::new(),
-            classes: Vec::new(),
+            parts: Vec::new(),
             has_changed: loaded.iter().map(|loaded| loaded.has_changed).collect(),
             buckets: loaded.into_iter().map(|loaded| loaded.bucket).collect(),
             served: BTreeMap::new(),
-            is_served: Vec::new(),
+            has_let_out: BTreeSet::new(),
             due: BTreeMap::new(),
         };
         for row in due {
@@ -108,7 +119,7 @@ impl Round {
             .turns
             .last()
             .is_some_and(|turn| turn.tenant_id == row.tenant_id)
-            && self.classes.last() == Some(&row.class);
+            && self.parts.last().map(|part| part.class) == Some(row.class);
         if !is_same {
             self.turns.push(Turn {
                 tenant_id: row.tenant_id,
@@ -117,8 +128,11 @@ impl Round {
                 debt: row.debt.into(),
                 lanes: Vec::new(),
             });
-            self.classes.push(row.class);
-            self.is_served.push(false);
+            self.parts.push(Part {
+                class: row.class,
+                is_served: false,
+                has_let_out: false,
+            });
         }
         let at = self.turns.len() - 1;
         let Some(lane) = row.lane.as_ref().filter(|lane| lane.may_go) else {
@@ -203,7 +217,7 @@ impl Round {
             if planned.grants.is_empty() {
                 break;
             }
-            let picked = pick(tx, &planned.grants, HINT).await?;
+            let picked = pick(tx, self.now, &planned.grants, HINT).await?;
             for (turn, debt) in self.turns.iter_mut().zip(planned.debts) {
                 turn.debt = debt;
             }
@@ -235,6 +249,8 @@ impl Round {
         let own = self.turns[at].lanes[lane].buckets.clone();
         if cost > 0 {
             self.note_wait(key.1);
+            self.has_let_out.insert(key.1);
+            self.parts[at].has_let_out = true;
             for bucket in &own {
                 self.buckets[*bucket].charge(cost, messages, self.now);
                 self.has_changed[*bucket] = true;
@@ -248,7 +264,7 @@ impl Round {
         if turn.lanes.is_empty() {
             turn.debt = turn.debt.max(0);
         }
-        self.is_served[at] = true;
+        self.parts[at].is_served = true;
         let next_at = self.ready_at(&own).unwrap_or(self.now);
         self.served.insert(key, next_at);
     }
@@ -276,23 +292,34 @@ impl Round {
         }
     }
 
-    pub(super) async fn save(self, tx: &mut SystemTx, draws: Vec<Draw>) -> StoreResult<()> {
+    /// Writes down what became of it. Answers lanes whose oldest message is past its time.
+    pub(super) async fn save(
+        self,
+        tx: &mut SystemTx,
+        draws: Vec<Draw>,
+    ) -> StoreResult<Vec<LaneId>> {
         self.note_fill();
+        let lanes = self.served.into_iter();
+        let turns = self.turns.iter().zip(self.parts);
         let dealt = Dealt {
-            lanes: self
-                .served
-                .into_iter()
-                .map(|((tenant_id, lane_id), next_at)| (tenant_id, lane_id, next_at))
+            lanes: lanes
+                .map(|((tenant_id, lane_id), next_at)| LookedAt {
+                    tenant_id,
+                    lane_id,
+                    next_at,
+                    has_let_out: self.has_let_out.contains(&lane_id),
+                })
                 .collect(),
-            turns: self
-                .turns
-                .iter()
-                .zip(self.classes)
-                .zip(self.is_served)
+            turns: turns
                 // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of
                 // them. Whom the budget did not reach keeps its place.
-                .filter(|((turn, _), is_served)| *is_served || turn.lanes.is_empty())
-                .map(|((turn, class), _)| (turn.tenant_id, class, turn.debt))
+                .filter(|(turn, part)| part.is_served || turn.lanes.is_empty())
+                .map(|(turn, part)| Turned {
+                    tenant_id: turn.tenant_id,
+                    class: part.class,
+                    debt: turn.debt,
+                    has_let_out: part.has_let_out,
+                })
                 .collect(),
             buckets: self
                 .buckets

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::{Named, StatusReport, merge};
+use crate::clock::answer::answered;
 use crate::delivery::begin::retry_deadlocks;
 use crate::domain::status::Status;
 use crate::store::provider_events::{DueEvent, EventRef, mark_folded, postpone, take_due};
@@ -38,7 +39,7 @@ enum Judged {
 ///
 /// They are of many tenants: one that cannot be merged is put off alone.
 pub async fn fold_events(db: &Db) -> StoreResult<usize> {
-    match retry_deadlocks(|| fold(db)).await {
+    match retry_deadlocks(|| answered(fold(db))).await {
         Err(error) if !error.is_transient() => {
             tracing::warn!(%error, "events are folded one by one");
             fold_each(db).await
@@ -61,7 +62,7 @@ async fn fold(db: &Db) -> StoreResult<usize> {
 
 async fn fold_each(db: &Db) -> StoreResult<usize> {
     for taken in 0..EVENTS_MAX {
-        if !retry_deadlocks(|| fold_one(db)).await? {
+        if !retry_deadlocks(|| answered(fold_one(db))).await? {
             return Ok(taken);
         }
     }

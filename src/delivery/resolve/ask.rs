@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::Look;
+use crate::clock::answer::answered;
 use crate::delivery::Inner;
 use crate::domain::channel::Provider as ProviderName;
 use crate::domain::doubt::{SKEW_AFTER, SKEW_BEFORE, Seen};
@@ -129,8 +130,11 @@ async fn read(
         .collect();
     let mut claimed = HashSet::new();
     if !shown.is_empty() {
-        let mut tx = db.batch().begin().await?;
-        claimed.extend(mappings::list_claimed(&mut tx, provider, account_ref, &shown).await?);
+        let list = async {
+            let mut tx = db.batch().begin().await?;
+            mappings::list_claimed(&mut tx, provider, account_ref, &shown).await
+        };
+        claimed.extend(answered(list).await?);
     }
     for (one, answer) in asked.iter_mut().zip(answers) {
         let Ok(answer) = answer else { continue };
@@ -166,11 +170,12 @@ async fn listen_for_account(
     account_ref: &str,
     looks: Vec<&mut Look>,
 ) -> StoreResult<()> {
-    let mut tx = db.batch().begin().await?;
+    let mut tx = answered(db.batch().begin()).await?;
     for look in looks {
         let since = look.doubtful.started_at;
-        let is_path_alive =
-            doubts::is_event_path_alive(&mut tx, provider, account_ref, since).await?;
+        // One by one: all of them together may take their time.
+        let question = doubts::is_event_path_alive(&mut tx, provider, account_ref, since);
+        let is_path_alive = answered(question).await?;
         look.seen = Seen::Silence { is_path_alive };
     }
     Ok(())

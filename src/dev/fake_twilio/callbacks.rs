@@ -61,7 +61,7 @@ impl Callback {
         let mut form: Vec<(String, String)> = [
             ("ApiVersion", "2010-04-01"),
             ("AccountSid", &message.account_sid),
-            ("From", &message.from),
+            ("From", message.from.as_deref().unwrap_or_default()),
             ("To", &message.to),
             ("MessageSid", &message.sid),
             ("SmsSid", &message.sid),
@@ -71,6 +71,9 @@ impl Callback {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
+        if let Some(sid) = &message.messaging_service_sid {
+            form.push(("MessagingServiceSid".into(), sid.clone()));
+        }
         if let Some(code) = error_code {
             form.push(("ErrorCode".into(), code.to_string()));
         }

@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use super::SERVICE_NUMBER;
+
 /// One message that was taken.
 #[derive(Debug, Clone, Serialize)]
 pub struct Accepted {
@@ -14,8 +16,10 @@ pub struct Accepted {
     pub sid: String,
     /// With which account it was made.
     pub account_sid: String,
-    /// Where it comes from.
-    pub from: String,
+    /// Where it comes from; none while its messaging service has not chosen.
+    pub from: Option<String>,
+    /// The messaging service that chooses, if one was asked.
+    pub messaging_service_sid: Option<String>,
     /// Where it goes.
     pub to: String,
     /// What it says.
@@ -188,11 +192,20 @@ impl Ledger {
             .collect()
     }
 
-    pub(super) fn set_status(&self, sid: &str, status: &str, error_code: Option<u32>) {
+    /// Goes on to the next status, and says what the message is by then.
+    pub(super) fn set_status(
+        &self,
+        sid: &str,
+        status: &str,
+        error_code: Option<u32>,
+    ) -> Option<Accepted> {
         let mut book = self.book();
-        if let Some(at) = book.by_sid.get(sid).copied() {
-            status.clone_into(&mut book.accepted[at].status);
-            book.accepted[at].error_code = error_code;
-        }
+        let at = book.by_sid.get(sid).copied()?;
+        let one = &mut book.accepted[at];
+        status.clone_into(&mut one.status);
+        one.error_code = error_code;
+        // Any status after the first: its service has chosen.
+        one.from.get_or_insert_with(|| SERVICE_NUMBER.into());
+        Some(one.clone())
     }
 }

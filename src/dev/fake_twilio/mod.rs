@@ -39,6 +39,8 @@ use crate::clock::Clock;
 pub const ACCOUNT_SID: &str = "AC00000000000000000000000000000001";
 /// Its token.
 pub const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// The one number in the pool of every messaging service: whom their messages come from.
+pub const SERVICE_NUMBER: &str = "+15005550010";
 /// The accounts of a fake that has several, from 1; the first is [`ACCOUNT_SID`].
 pub fn account_sid(number: u8) -> String {
     format!("AC{number:032}")
@@ -296,10 +298,17 @@ impl Shared {
             } else {
                 ("delivered", None)
             };
-            for (word, error_code) in [("sent", None), end] {
+            // The answer has said the first word: `queued`, but `accepted` where a service chooses who sends.
+            let queued = message
+                .messaging_service_sid
+                .is_some()
+                .then_some(("queued", None));
+            for (word, error_code) in queued.into_iter().chain([("sent", None), end]) {
                 let step = between(weather.step_ms, &mut *shared.random());
                 tokio::time::sleep(step).await;
-                shared.ledger.set_status(&message.sid, word, error_code);
+                let Some(message) = shared.ledger.set_status(&message.sid, word, error_code) else {
+                    return;
+                };
                 if let Some(callback) = Callback::of(&message, word, error_code, &token) {
                     shared.send(&callback, &weather);
                 }

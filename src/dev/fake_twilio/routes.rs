@@ -122,15 +122,17 @@ async fn create(shared: &Arc<Shared>, mut request: Request) -> Response {
         Ok(asked) => asked,
         Err(refused) => return refusal(refused),
     };
+    let status = asked.first_status();
     let accepted = Accepted {
         sid: format!("SM{}", Uuid::new_v4().simple()),
         account_sid: account,
         from: asked.from,
+        messaging_service_sid: asked.messaging_service_sid,
         to: asked.to,
         body: asked.body,
         status_callback: asked.status_callback,
         accepted_at: shared.clock.now(),
-        status: "queued".into(),
+        status: status.into(),
         error_code: None,
         direction: "outbound-api",
         form,

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::SERVICE_NUMBER;
 use super::ledger::Accepted;
 
 /// Every field that making a message takes.
@@ -38,10 +39,15 @@ const FIELDS: &[&str] = &[
 ];
 const BODY_CHARS_MAX: usize = 1600;
 const VALIDITY_SECS_MAX: u32 = 36_000;
+/// Of a sender that is a word.
+const WORD_CHARS_MAX: usize = 11;
+const SHORT_CODE_DIGITS: std::ops::RangeInclusive<usize> = 3..=8;
 
 /// An error of the API: HTTP status and code.
 pub(super) type Refusal = (u16, u32);
 
+/// A parameter that does not exist, or one of a wrong type.
+const WRONG: Refusal = (400, 20001);
 /// Recipients that are always refused.
 const MAGIC_TO: &[(&str, u32)] = &[
     ("+15005550001", 21211),
@@ -61,15 +67,24 @@ const MAGIC_FROM: &[(&str, u32)] = &[
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) to: String,
-    pub(super) from: String,
+    pub(super) from: Option<String>,
+    pub(super) messaging_service_sid: Option<String>,
     pub(super) body: String,
     pub(super) status_callback: Option<String>,
 }
 
+impl Asked {
+    /// What is said of it in the answer: a messaging service has yet to choose whom it comes from.
+    pub(super) fn first_status(&self) -> &'static str {
+        match self.messaging_service_sid {
+            Some(_) => "accepted",
+            None => "queued",
+        }
+    }
+}
+
 /// Reads a form as strictly as the document says it.
 pub(super) fn read(form: &[(String, String)]) -> Result<Asked, Refusal> {
-    // 20001: a parameter that does not exist, or one of a wrong type.
-    let wrong: Refusal = (400, 20001);
     let field = |name: &str| {
         let found = form.iter().find(|(key, _)| key == name);
         found
@@ -79,13 +94,12 @@ pub(super) fn read(form: &[(String, String)]) -> Result<Asked, Refusal> {
     let is_twice = |name: &str| form.iter().filter(|(key, _)| key == name).count() > 1;
     for (key, _) in form {
         if !FIELDS.contains(&key.as_str()) || (is_twice(key) && key != "MediaUrl") {
-            return Err(wrong);
+            return Err(WRONG);
         }
     }
     let to = field("To").ok_or((400, 21604))?;
-    let from = field("From")
-        .or_else(|| field("MessagingServiceSid"))
-        .ok_or((400, 21603))?;
+    let (from, service) = (field("From"), field("MessagingServiceSid"));
+    check_sender(from, service)?;
     let body = field("Body")
         .or_else(|| field("ContentSid"))
         .ok_or((400, 21602))?;
@@ -100,7 +114,7 @@ pub(super) fn read(form: &[(String, String)]) -> Result<Asked, Refusal> {
             .is_ok_and(|number: u32| (1..=max).contains(&number)),
     };
     if !within("ValidityPeriod", VALIDITY_SECS_MAX) || !within("Attempt", u32::MAX) {
-        return Err(wrong);
+        return Err(WRONG);
     }
     let status_callback = field("StatusCallback").map(str::to_owned);
     if status_callback
@@ -111,18 +125,48 @@ pub(super) fn read(form: &[(String, String)]) -> Result<Asked, Refusal> {
     }
     Ok(Asked {
         to: to.into(),
-        from: from.into(),
+        from: from.map(str::to_owned),
+        messaging_service_sid: service.map(str::to_owned),
         body: body.into(),
         status_callback,
     })
 }
 
-fn check_addresses(to: &str, from: &str) -> Result<(), Refusal> {
+/// A sender, a messaging service that chooses one, or a service and whom it shall choose.
+fn check_sender(from: Option<&str>, service: Option<&str>) -> Result<(), Refusal> {
+    match (from, service) {
+        (None, None) => Err((400, 21603)),
+        (_, Some(sid)) if !is_service(sid) => Err(WRONG),
+        (Some(from), Some(_)) if from != SERVICE_NUMBER => Err((400, 21606)),
+        // A service among them, which has a field of its own.
+        (Some(from), None) if !is_sender(from) => Err((400, 21212)),
+        _ => Ok(()),
+    }
+}
+
+fn is_service(sid: &str) -> bool {
+    let digits = sid.strip_prefix("MG").unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|c| c.is_ascii_hexdigit())
+}
+
+/// A number, a short code, a word of letters and digits, or the number of another channel.
+fn is_sender(from: &str) -> bool {
+    let number = from.strip_prefix("whatsapp:").unwrap_or(from);
+    let is_short_code =
+        SHORT_CODE_DIGITS.contains(&from.len()) && from.bytes().all(|c| c.is_ascii_digit());
+    let is_word = from.len() <= WORD_CHARS_MAX
+        && from.bytes().all(|c| c.is_ascii_alphanumeric() || c == b' ')
+        && from.bytes().any(|c| c.is_ascii_alphabetic());
+    is_e164(number) || is_short_code || is_word
+}
+
+fn check_addresses(to: &str, from: Option<&str>) -> Result<(), Refusal> {
     let magic = |table: &[(&str, u32)], address: &str| {
         let found = table.iter().find(|(number, _)| *number == address);
         found.map(|(_, code)| *code)
     };
-    if let Some(code) = magic(MAGIC_FROM, from).or_else(|| magic(MAGIC_TO, to)) {
+    let of_sender = from.and_then(|from| magic(MAGIC_FROM, from));
+    if let Some(code) = of_sender.or_else(|| magic(MAGIC_TO, to)) {
         return Err((400, code));
     }
     let number = to.strip_prefix("whatsapp:").unwrap_or(to);
@@ -154,20 +198,23 @@ pub(super) fn message(one: &Accepted) -> Value {
         "/2010-04-01/Accounts/{}/Messages/{}",
         one.account_sid, one.sid
     );
+    let is_unsent = matches!(one.status.as_str(), "accepted" | "queued");
+    // Segments are counted for a sender.
+    let segments = if one.from.is_some() { "1" } else { "0" };
     json!({
         "account_sid": one.account_sid,
         "api_version": "2010-04-01",
         "body": one.body,
         "date_created": rfc_2822(one.accepted_at),
-        "date_sent": if one.status == "queued" { Value::Null } else { rfc_2822(one.accepted_at).into() },
+        "date_sent": if is_unsent { Value::Null } else { rfc_2822(one.accepted_at).into() },
         "date_updated": rfc_2822(one.accepted_at),
         "direction": one.direction,
         "error_code": one.error_code,
         "error_message": null,
         "from": one.from,
-        "messaging_service_sid": null,
+        "messaging_service_sid": one.messaging_service_sid,
         "num_media": "0",
-        "num_segments": "1",
+        "num_segments": segments,
         "price": null,
         "price_unit": "USD",
         "sid": one.sid,
@@ -196,6 +243,8 @@ pub(super) fn error((status, code): Refusal) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SERVICE: &str = "MG0123456789abcdef0123456789abcdef";
 
     /// Fields that differ from a good form's, and the code they are refused with.
     type Case<'a> = (&'a [(&'a str, &'a str)], Option<u32>);
@@ -242,6 +291,19 @@ mod tests {
             (&[("To", "+15005550004")], Some(21610)),
             (&[("To", "whatsapp:+15005550006")], None),
             (&[("From", "+15005550008")], Some(21611)),
+            (&[("From", "whatsapp:+15005550006")], None),
+            (&[("From", "26246")], None),
+            (&[("From", "Dojo Coffee")], None),
+            (&[("From", "5005550006")], Some(21212)),
+            (&[("From", SERVICE)], Some(21212)),
+            (&[("From", ""), ("MessagingServiceSid", SERVICE)], None),
+            (&[("From", ""), ("MessagingServiceSid", "MG1")], Some(20001)),
+            // Whom a service shall choose is in its pool.
+            (&[("MessagingServiceSid", SERVICE)], Some(21606)),
+            (
+                &[("From", SERVICE_NUMBER), ("MessagingServiceSid", SERVICE)],
+                None,
+            ),
         ];
         for (pairs, code) in cases {
             assert_eq!(refused(pairs), *code, "{pairs:?}");

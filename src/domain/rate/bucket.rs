@@ -39,6 +39,19 @@ pub struct Day {
     pub resets_at: DateTime<Utc>,
 }
 
+impl Day {
+    /// The same after so much of it was never sent, by calls that began `at` some time. Another day's count is over.
+    #[must_use]
+    pub fn given_back(self, cost: i64, at: DateTime<Utc>) -> Self {
+        let is_same_day = next_midnight_pacific(at) == self.resets_at;
+        let cost = if is_same_day { cost } else { 0 };
+        Self {
+            used: (self.used - cost).max(0),
+            ..self
+        }
+    }
+}
+
 /// Calls of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calls {
@@ -243,6 +256,19 @@ pub(in crate::domain) mod tests {
         );
         brand.charge(1, 1, midnight);
         assert_eq!(brand.day.map(|day| day.used), Some(1));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_given_back_to_its_own_day() {
+        let day = Day {
+            used: 10,
+            resets_at: "2026-11-28T08:00:00Z".parse().unwrap(),
+        };
+        let used = |cost, at: &str| day.given_back(cost, at.parse().unwrap()).used;
+        assert_eq!(used(3, "2026-11-28T07:59:59Z"), 7);
+        assert_eq!(used(3, "2026-11-27T08:00:00Z"), 7);
+        assert_eq!(used(3, "2026-11-27T07:59:59Z"), 10);
+        assert_eq!(used(30, "2026-11-28T07:00:00Z"), 0);
     }
 
     #[test]

@@ -15,8 +15,10 @@ text_enum! {
         Throttled = "throttled",
         /// The carrier got messages faster than it granted.
         RateExceeded = "rate_exceeded",
-        /// The carrier takes no more today.
+        /// The carrier takes no more on the day of the call.
         CapReached = "cap_reached",
+        /// The provider never got what the day's quota was charged for.
+        GivenBack = "given_back",
     }
 }
 
@@ -25,8 +27,10 @@ text_enum! {
 pub struct Heard {
     /// What was said.
     pub signal: Signal,
-    /// When.
+    /// When; of what speaks of a day's quota, when the call began that it speaks of: it may be told on the next day.
     pub at: DateTime<Utc>,
+    /// Segments that are given back.
+    pub cost: i64,
     /// How long the provider asked to wait, where it did.
     pub retry_after: Option<Duration>,
 }
@@ -65,6 +69,8 @@ impl Learned {
                 self.slowed_until = Some(self.slowed_until.map_or(until, |old| old.max(until)));
             }
             Signal::CapReached => self.close(next_midnight_pacific(heard.at)),
+            // The day's count knows it.
+            Signal::GivenBack => {}
         }
         self
     }
@@ -164,6 +170,7 @@ mod tests {
         Heard {
             signal,
             at: at(millis),
+            cost: 0,
             retry_after: None,
         }
     }
@@ -251,6 +258,7 @@ mod tests {
             let heard = Heard {
                 signal: Signal::CapReached,
                 at: utc(at),
+                cost: 0,
                 retry_after: None,
             };
             let learned = Learned::default().hear(&heard);

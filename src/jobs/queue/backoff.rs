@@ -26,10 +26,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Of jobs under which the database went away: it is back soon, and nothing may be wrong with them.
+    /// Of jobs under which the database went away: it is back soon, and nothing may be wrong with them. A lock of a worker
+    /// that died is held for as long as its last statement runs, 10 minutes at most, which all tries together outlast.
     pub(super) const CUT_OFF: Self = Self {
         base: Duration::from_millis(250),
-        cap: Duration::from_secs(2),
+        cap: Duration::from_secs(10),
     };
 
     /// The longest wait after `attempt`, which counts from 1.

@@ -71,7 +71,7 @@ pub const MAX_ATTEMPTS: i16 = 12;
 pub struct NewJob {
     /// The queue it waits in.
     pub queue: String,
-    /// Which handler it is for.
+    /// Which handler it is for. Where a worker has none the try counts as failed: one of a newer version may have it.
     pub kind: String,
     /// An opaque key; queues claimed in turns deal their capacity out over these.
     pub lane: Option<Uuid>,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Tuning;
 use super::trouble::Trouble;
+use crate::clock::answer::answered_within;
 
 /// One channel for all queues; the payload says which.
 const CHANNEL: &str = "jobs";
@@ -160,7 +161,8 @@ impl Switchboard {
         loop {
             self.inner.has_untold.notified().await;
             let told = std::mem::take(&mut *lock(&self.inner.untold));
-            match self.tell(&direct, &mut connection, &told).await {
+            let telling = self.tell(&direct, &mut connection, &told);
+            match answered_within(PROBE_PATIENCE, telling).await {
                 Ok(()) => {
                     trouble.over();
                     tokio::time::sleep(tuning.notify_gap).await;

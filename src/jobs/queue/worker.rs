@@ -119,9 +119,10 @@ async fn run(handlers: &Handlers, order: Order, envelope: &Envelope) {
         return ticket.end(Ending::Lost);
     }
     let Some((spec, handler)) = handlers.kinds.get(order.kind.as_str()) else {
-        return ticket.end(Ending::Dead {
-            reason: format!("no handler for {:?}", order.kind),
-            error: None,
+        // A newer version may know it, which works beside this one during an upgrade.
+        return ticket.end(Ending::Retry {
+            delay: Backoff::default().delay(ticket.fence.attempt),
+            error: format!("no handler for {:?}", order.kind),
         });
     };
     let span = debug_span!(

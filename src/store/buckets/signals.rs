@@ -9,6 +9,7 @@ use sqlx::{query, query_as};
 use super::Row;
 use crate::domain::ids::MessageKey;
 use crate::domain::rate::BucketKind;
+use crate::domain::rate::bucket::Day;
 use crate::domain::rate::learned::{Heard, Learned, Signal};
 use crate::store::{StoreResult, SystemTx};
 
@@ -17,7 +18,7 @@ use crate::store::{StoreResult, SystemTx};
 pub struct NewSignal {
     /// The message.
     pub key: MessageKey,
-    /// Whose rate: the account's, or the sender's with all others of its brand.
+    /// Whose rate: the account's, the sender's with all others of its brand, or the brand's alone.
     pub whose: BucketKind,
     /// What it says.
     pub signal: Signal,
@@ -41,34 +42,38 @@ pub async fn append_signals(tx: &mut SystemTx, new: &[NewSignal]) -> StoreResult
     query!(
         r#"
         WITH said AS MATERIALIZED (
-            SELECT u.kind, u.signal, u.retry_after_ms, m.tenant_id, m.lane_id, m.provider_account_sid
+            SELECT u.kind, u.signal, u.retry_after_ms, m.tenant_id, m.lane_id, m.provider_account_sid, m.cost,
+                   CASE WHEN u.signal IN ('cap_reached', 'given_back')
+                        THEN COALESCE(newest_call_at(m.tenant_id, m.id, m.attempt_no), m.phase_at) END AS began_at
             FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::int[])
                  AS u (tenant_id, id, kind, signal, retry_after_ms)
             JOIN messages m ON m.tenant_id = u.tenant_id AND m.id = u.id
         ), meant AS (
-            SELECT 'account:' || s.provider_account_sid AS name, s.signal, s.retry_after_ms
+            SELECT 'account:' || s.provider_account_sid AS name, s.signal, s.retry_after_ms, s.began_at, s.cost
             FROM said s
             WHERE s.kind = 'account'
             UNION ALL
             -- Carriers count a brand, whichever of its numbers a message leaves.
-            SELECT 'sender:' || t.provider || ':' || t.address, s.signal, s.retry_after_ms
+            SELECT 'sender:' || t.provider || ':' || t.address, s.signal, s.retry_after_ms, s.began_at, s.cost
             FROM said s
             JOIN lanes l ON l.tenant_id = s.tenant_id AND l.id = s.lane_id
             JOIN senders o ON o.tenant_id = l.tenant_id AND o.id = l.sender_id
             JOIN senders t ON t.tenant_id = o.tenant_id AND (t.id = o.id OR t.brand_id = o.brand_id)
             WHERE s.kind = 'sender'
             UNION ALL
-            SELECT 'brand:' || o.brand_id, s.signal, s.retry_after_ms
+            SELECT 'brand:' || o.brand_id, s.signal, s.retry_after_ms, s.began_at, s.cost
             FROM said s
             JOIN lanes l ON l.tenant_id = s.tenant_id AND l.id = s.lane_id
             JOIN senders o ON o.tenant_id = l.tenant_id AND o.id = l.sender_id
-            WHERE s.kind = 'sender' AND o.brand_id IS NOT NULL
+            WHERE s.kind IN ('sender', 'brand') AND o.brand_id IS NOT NULL
         )
-        INSERT INTO bucket_signals (bucket_id, signal, retry_after_ms)
-        SELECT b.id, m.signal, max(m.retry_after_ms)
+        INSERT INTO bucket_signals (bucket_id, signal, retry_after_ms, at, cost)
+        -- A day begins with a minute.
+        SELECT b.id, m.signal, max(m.retry_after_ms), COALESCE(date_trunc('minute', m.began_at), app_now()), sum(m.cost)
         FROM meant m
         JOIN buckets b ON b.name = m.name
-        GROUP BY b.id, m.signal
+        WHERE m.signal <> 'given_back' OR b.cap IS NOT NULL
+        GROUP BY b.id, m.signal, date_trunc('minute', m.began_at)
         "#,
         &tenant_ids,
         &ids,
@@ -92,7 +97,7 @@ pub async fn eat_signals(tx: &mut SystemTx, limit: i64) -> StoreResult<()> {
         DELETE FROM bucket_signals s
         USING (SELECT id FROM bucket_signals ORDER BY id LIMIT $1) o
         WHERE s.id = o.id
-        RETURNING s.id, s.bucket_id, s.signal, s.retry_after_ms, s.at
+        RETURNING s.id, s.bucket_id, s.signal, s.retry_after_ms, s.at, s.cost
         "#,
         limit,
     )
@@ -113,19 +118,26 @@ pub async fn eat_signals(tx: &mut SystemTx, limit: i64) -> StoreResult<()> {
         let one = Heard {
             signal,
             at: row.at,
+            cost: row.cost,
             retry_after: wait,
         };
         heard.entry(row.bucket_id).or_default().push((row.id, one));
     }
     let ids: Vec<i64> = heard.keys().copied().collect();
-    let mut learned: Vec<(i64, Learned)> = Vec::with_capacity(ids.len());
+    let mut learned: Vec<(i64, Learned, Option<Day>)> = Vec::with_capacity(ids.len());
     for row in list_rows(tx, &ids).await? {
         let mut said = heard.remove(&row.id).unwrap_or_default();
         said.sort_unstable_by_key(|(id, _)| *id);
         let known = said
             .iter()
             .fold(row.learned(), |known, (_, heard)| known.hear(heard));
-        learned.push((row.id, known));
+        let unsent = said
+            .iter()
+            .filter(|(_, heard)| heard.signal == Signal::GivenBack);
+        let day = row
+            .day()
+            .map(|day| unsent.fold(day, |day, (_, heard)| day.given_back(heard.cost, heard.at)));
+        learned.push((row.id, known, day));
     }
     save_learned(tx, &learned).await
 }
@@ -146,16 +158,23 @@ async fn list_rows(tx: &mut SystemTx, ids: &[i64]) -> StoreResult<Vec<Row>> {
     Ok(rows)
 }
 
-async fn save_learned(tx: &mut SystemTx, learned: &[(i64, Learned)]) -> StoreResult<()> {
+async fn save_learned(
+    tx: &mut SystemTx,
+    learned: &[(i64, Learned, Option<Day>)],
+) -> StoreResult<()> {
     let instants = |f: fn(&Learned) -> Option<DateTime<Utc>>| -> Vec<Option<DateTime<Utc>>> {
-        learned.iter().map(|(_, learned)| f(learned)).collect()
+        learned.iter().map(|(_, learned, _)| f(learned)).collect()
     };
-    let ids: Vec<i64> = learned.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<i64> = learned.iter().map(|(id, ..)| *id).collect();
+    let used: Vec<Option<i64>> = learned
+        .iter()
+        .map(|(.., day)| day.map(|day| day.used))
+        .collect();
     let closed = instants(|learned| learned.closed_until);
     let slowed = instants(|learned| learned.slowed_until);
     let limits: Vec<Option<f64>> = learned
         .iter()
-        .map(|(_, learned)| learned.calls.map(|calls| calls.calls))
+        .map(|(_, learned, _)| learned.calls.map(|calls| calls.calls))
         .collect();
     let since = instants(|learned| learned.calls.map(|calls| calls.since));
     let halved = instants(|learned| learned.calls.and_then(|calls| calls.halved_at));
@@ -163,9 +182,10 @@ async fn save_learned(tx: &mut SystemTx, learned: &[(i64, Learned)]) -> StoreRes
         r#"
         UPDATE buckets b
         SET closed_until = u.closed, slowed_until = u.slowed, calls_limit = u.calls::numeric, calls_since = u.since,
-            calls_halved_at = u.halved, updated_at = app_now()
-        FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::float8[], $5::timestamptz[], $6::timestamptz[])
-             AS u (id, closed, slowed, calls, since, halved)
+            calls_halved_at = u.halved, used = COALESCE(u.used, b.used), updated_at = app_now()
+        FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::float8[], $5::timestamptz[], $6::timestamptz[],
+                    $7::bigint[])
+             AS u (id, closed, slowed, calls, since, halved, used)
         WHERE b.id = u.id
         "#,
         &ids,
@@ -174,6 +194,7 @@ async fn save_learned(tx: &mut SystemTx, learned: &[(i64, Learned)]) -> StoreRes
         &limits as &[Option<f64>],
         &since as &[Option<DateTime<Utc>>],
         &halved as &[Option<DateTime<Utc>>],
+        &used as &[Option<i64>],
     )
     .execute(tx.conn())
     .await?;

@@ -118,10 +118,12 @@ pub async fn lock_waiting(
     .collect()
 }
 
-/// Locks messages in the backlog of these lanes, at most `limit`; those that somebody else holds are left out.
+/// Locks messages in the backlog of these lanes, of each at most the `limit` oldest, or those of them alone that are past their
+/// time by `expired_by`; those that somebody else holds are left out.
 pub async fn lock_queued(
     tx: &mut SystemTx,
     lanes: &[LaneId],
+    expired_by: Option<DateTime<Utc>>,
     limit: i64,
 ) -> StoreResult<Vec<Locked>> {
     let lane_ids: Vec<i64> = lanes.iter().map(|id| id.0).collect();
@@ -144,12 +146,13 @@ pub async fn lock_queued(
                m.retried_by IS NOT NULL AS "is_replaced!"
         FROM waiting w
         JOIN messages m ON m.tenant_id = w.tenant_id AND m.id = w.id
-        WHERE m.phase = 0
+        WHERE m.phase = 0 AND ($3::timestamptz IS NULL OR m.expires_at <= $3)
         ORDER BY m.tenant_id, m.id
         FOR UPDATE OF m SKIP LOCKED
         "#,
         &lane_ids,
         limit,
+        expired_by,
     )
     .fetch_all(tx.conn())
     .await?

@@ -2,7 +2,7 @@
 //! leader waits for its turn.
 
 use chrono::{DateTime, Utc};
-use sqlx::query;
+use sqlx::query_scalar;
 use uuid::Uuid;
 
 use super::SHARD;
@@ -14,13 +14,39 @@ use crate::store::{StoreResult, SystemTx};
 /// A lane and the name of a bucket it draws on.
 pub type Draw = (TenantId, LaneId, String);
 
+/// A lane that was looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct LookedAt {
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// Which one.
+    pub lane_id: LaneId,
+    /// When to look at it next.
+    pub next_at: DateTime<Utc>,
+    /// Whether it let something out.
+    pub has_let_out: bool,
+}
+
+/// A tenant that had its turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Turned {
+    /// Which one.
+    pub tenant_id: TenantId,
+    /// Which kind of traffic.
+    pub class: Class,
+    /// What it owes, below 0 what is owed to it.
+    pub debt: i64,
+    /// Whether one of its lanes let something out.
+    pub has_let_out: bool,
+}
+
 /// What became of lanes, turns and buckets.
 #[derive(Debug, Default)]
 pub struct Dealt {
-    /// Lanes that were looked at, each with when to look at it next.
-    pub lanes: Vec<(TenantId, LaneId, DateTime<Utc>)>,
-    /// Tenants that had their turn, each with what it owes, below 0 what is owed to it.
-    pub turns: Vec<(TenantId, Class, i64)>,
+    /// Lanes that were looked at.
+    pub lanes: Vec<LookedAt>,
+    /// Tenants that had their turn.
+    pub turns: Vec<Turned>,
     /// Buckets that were drawn on, or whose rate is another one now.
     pub buckets: Vec<Bucket>,
     /// Which lane draws on which bucket, as far as that was not noted yet.
@@ -42,25 +68,23 @@ impl Dealt {
 /// A lane that has nothing queued any more is switched off. The look is a statement after the pick, so that a message
 /// skipped because somebody held its lock keeps its lane on, and `head` never passes one that is still queued. A tenant
 /// without an active lane leaves the ring, one whose lanes all have to wait comes again when the first of them may go.
-pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) -> StoreResult<()> {
+///
+/// Answers those lanes whose oldest message is past its time.
+pub async fn save_dealt(
+    tx: &mut SystemTx,
+    now: DateTime<Utc>,
+    dealt: &Dealt,
+) -> StoreResult<Vec<LaneId>> {
     if dealt.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let lane_tenants: Vec<Uuid> = dealt.lanes.iter().map(|(id, ..)| id.0).collect();
-    let lane_ids: Vec<i64> = dealt.lanes.iter().map(|(_, id, _)| id.0).collect();
-    let next: Vec<DateTime<Utc>> = dealt.lanes.iter().map(|(.., next_at)| *next_at).collect();
-    let turn_tenants: Vec<Uuid> = dealt.turns.iter().map(|(id, ..)| id.0).collect();
-    let classes: Vec<&str> = dealt.turns.iter().map(|(_, c, _)| c.as_str()).collect();
-    let deficits: Vec<i32> = dealt
-        .turns
-        .iter()
-        .map(|(.., debt)| deficit(*debt))
-        .collect();
+    let lanes = LaneColumns::of(&dealt.lanes);
+    let turns = TurnColumns::of(&dealt.turns);
     let drawn = Drawn::of(&dealt.buckets);
     let draw_tenants: Vec<Uuid> = dealt.draws.iter().map(|(id, ..)| id.0).collect();
     let draw_lanes: Vec<i64> = dealt.draws.iter().map(|(_, id, _)| id.0).collect();
     let draw_names: Vec<&str> = dealt.draws.iter().map(|(.., name)| &**name).collect();
-    query!(
+    let stale = query_scalar!(
         r#"
         WITH drawn AS (
             UPDATE buckets b
@@ -78,49 +102,54 @@ pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) ->
             ON CONFLICT DO NOTHING
         ), served AS (
             UPDATE lanes l
-            SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = u.next_at, last_served_at = $2
-            FROM unnest($3::uuid[], $4::bigint[], $5::timestamptz[]) AS u (tenant_id, lane_id, next_at)
+            SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = u.next_at, last_served_at = $2,
+                let_out_at = CASE WHEN u.has_let_out THEN $2 ELSE l.let_out_at END
+            FROM unnest($3::uuid[], $4::bigint[], $5::timestamptz[], $19::boolean[])
+                 AS u (tenant_id, lane_id, next_at, has_let_out)
             JOIN lanes o ON o.tenant_id = u.tenant_id AND o.id = u.lane_id
             LEFT JOIN LATERAL (
-                SELECT m.id
+                SELECT m.id, m.expires_at
                 FROM messages m
                 WHERE m.lane_id = o.id AND m.waiting_phase = 0 AND m.id >= o.head
                 ORDER BY m.id
                 LIMIT 1
             ) n ON true
             WHERE l.tenant_id = o.tenant_id AND l.id = o.id
-            RETURNING l.tenant_id, l.id, l.class, l.active, l.next_at
+            RETURNING l.tenant_id, l.id, l.class, l.active, l.next_at, n.expires_at <= $2 AS is_stale
+        ), turned AS (
+            UPDATE tenant_turns t
+            -- Who is owed the rest of a visit keeps its place before those who had theirs.
+            SET next_at = CASE WHEN u.deficit > 0 AND n.next_at <= $2 THEN t.next_at ELSE GREATEST($2, n.next_at) END,
+                last_served_at = $2, active = n.next_at IS NOT NULL, deficit = u.deficit,
+                ring = CASE t.class WHEN 'txn' THEN 0 ELSE 2 END,
+                let_out_at = CASE WHEN u.has_let_out THEN $2 ELSE t.let_out_at END
+            FROM unnest($6::uuid[], $7::text[], $8::int[], $20::boolean[]) AS u (tenant_id, class, deficit, has_let_out)
+            CROSS JOIN LATERAL (
+                SELECT min(x.next_at) AS next_at
+                FROM (
+                    SELECT s.next_at
+                    FROM served s
+                    WHERE s.tenant_id = u.tenant_id AND s.class = u.class AND s.active
+                    UNION ALL
+                    -- This statement sees the lanes as they were before it: those it changes are left to the branch above.
+                    SELECT l.next_at
+                    FROM lanes l
+                    WHERE l.tenant_id = u.tenant_id AND l.shard = $1 AND l.class = u.class AND l.active
+                      AND l.id NOT IN (SELECT s.id FROM served s)
+                ) x
+            ) n
+            WHERE t.tenant_id = u.tenant_id AND t.shard = $1 AND t.class = u.class
         )
-        UPDATE tenant_turns t
-        -- Who is owed the rest of a visit keeps its place before those who had theirs.
-        SET next_at = CASE WHEN u.deficit > 0 AND n.next_at <= $2 THEN t.next_at ELSE GREATEST($2, n.next_at) END,
-            last_served_at = $2, active = n.next_at IS NOT NULL, deficit = u.deficit,
-            ring = CASE t.class WHEN 'txn' THEN 0 ELSE 2 END
-        FROM unnest($6::uuid[], $7::text[], $8::int[]) AS u (tenant_id, class, deficit)
-        CROSS JOIN LATERAL (
-            SELECT min(x.next_at) AS next_at
-            FROM (
-                SELECT s.next_at
-                FROM served s
-                WHERE s.tenant_id = u.tenant_id AND s.class = u.class AND s.active
-                UNION ALL
-                -- This statement sees the lanes as they were before it: those it changes are left to the branch above.
-                SELECT l.next_at
-                FROM lanes l
-                WHERE l.tenant_id = u.tenant_id AND l.shard = $1 AND l.class = u.class AND l.active
-                  AND l.id NOT IN (SELECT s.id FROM served s)
-            ) x
-        ) n
-        WHERE t.tenant_id = u.tenant_id AND t.shard = $1 AND t.class = u.class
+        SELECT id FROM served WHERE is_stale
         "#,
         SHARD,
         now,
-        &lane_tenants,
-        &lane_ids,
-        &next,
-        &turn_tenants,
-        &classes as &[&str],
-        &deficits,
+        &lanes.tenants,
+        &lanes.ids,
+        &lanes.next,
+        &turns.tenants,
+        &turns.classes as &[&str],
+        &turns.deficits,
         &drawn.names as &[&str],
         &drawn.rates,
         &drawn.bursts,
@@ -131,10 +160,12 @@ pub async fn save_dealt(tx: &mut SystemTx, now: DateTime<Utc>, dealt: &Dealt) ->
         &draw_tenants,
         &draw_lanes,
         &draw_names as &[&str],
+        &lanes.let_out,
+        &turns.let_out,
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(())
+    Ok(stale.into_iter().map(LaneId).collect())
 }
 
 /// As it is stored: below zero for who owes, above for who is owed.
@@ -142,7 +173,45 @@ fn deficit(debt: i64) -> i32 {
     i32::try_from(-debt).unwrap_or(i32::MIN)
 }
 
-/// Buckets as the arrays that `unnest` takes.
+/// Lanes as the arrays that `unnest` takes.
+struct LaneColumns {
+    tenants: Vec<Uuid>,
+    ids: Vec<i64>,
+    next: Vec<DateTime<Utc>>,
+    let_out: Vec<bool>,
+}
+
+impl LaneColumns {
+    fn of(lanes: &[LookedAt]) -> Self {
+        Self {
+            tenants: lanes.iter().map(|lane| lane.tenant_id.0).collect(),
+            ids: lanes.iter().map(|lane| lane.lane_id.0).collect(),
+            next: lanes.iter().map(|lane| lane.next_at).collect(),
+            let_out: lanes.iter().map(|lane| lane.has_let_out).collect(),
+        }
+    }
+}
+
+/// The same of turns.
+struct TurnColumns {
+    tenants: Vec<Uuid>,
+    classes: Vec<&'static str>,
+    deficits: Vec<i32>,
+    let_out: Vec<bool>,
+}
+
+impl TurnColumns {
+    fn of(turns: &[Turned]) -> Self {
+        Self {
+            tenants: turns.iter().map(|turn| turn.tenant_id.0).collect(),
+            classes: turns.iter().map(|turn| turn.class.as_str()).collect(),
+            deficits: turns.iter().map(|turn| deficit(turn.debt)).collect(),
+            let_out: turns.iter().map(|turn| turn.has_let_out).collect(),
+        }
+    }
+}
+
+/// The same of buckets.
 #[derive(Debug, Default)]
 struct Drawn<'a> {
     names: Vec<&'a str>,

@@ -54,6 +54,9 @@ pub struct LaneRow {
 
 /// The tenants that are due and have waited longest, each with its lanes that are due, those served longest ago first.
 ///
+/// Whoever draws on one bucket comes again when that has something left, all at the same instant: then whoever let something
+/// out last goes last, or one of them would take all of it each time.
+///
 /// `turns_max` of them by ring, and of each later ring `bulk_max` however many go before, so that bulk always advances.
 pub async fn list_due_lanes(
     tx: &mut SystemTx,
@@ -64,22 +67,22 @@ pub async fn list_due_lanes(
     let rows = query!(
         r#"
         WITH due AS (
-            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
+            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at, t.let_out_at
              FROM tenant_turns t
              WHERE t.shard = $1 AND t.active AND t.next_at <= $5
-             ORDER BY t.ring, t.next_at
+             ORDER BY t.ring, t.next_at, t.let_out_at NULLS FIRST
              LIMIT $2)
             UNION
-            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
+            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at, t.let_out_at
              FROM tenant_turns t
              WHERE t.shard = $1 AND t.active AND t.ring = 1 AND t.next_at <= $5
-             ORDER BY t.next_at
+             ORDER BY t.next_at, t.let_out_at NULLS FIRST
              LIMIT $3)
             UNION
-            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at
+            (SELECT t.tenant_id, t.class, t.weight, t.deficit, t.ring, t.next_at, t.let_out_at
              FROM tenant_turns t
              WHERE t.shard = $1 AND t.active AND t.ring = 2 AND t.next_at <= $5
-             ORDER BY t.next_at
+             ORDER BY t.next_at, t.let_out_at NULLS FIRST
              LIMIT $3)
         )
         SELECT d.tenant_id AS "tenant_id!", d.class AS "class!", d.weight AS "weight!", d.deficit AS "deficit!", d.ring AS "ring!",
@@ -96,10 +99,10 @@ pub async fn list_due_lanes(
         FROM due d
         JOIN tenants n ON n.id = d.tenant_id
         LEFT JOIN LATERAL (
-            SELECT l.id, l.quantum, l.sender_id, l.campaign_id, l.next_at
+            SELECT l.id, l.quantum, l.sender_id, l.campaign_id, l.next_at, l.let_out_at
             FROM lanes l
             WHERE l.tenant_id = d.tenant_id AND l.shard = $1 AND l.class = d.class AND l.active AND l.next_at <= $5
-            ORDER BY l.next_at
+            ORDER BY l.next_at, l.let_out_at NULLS FIRST
             LIMIT $4
         ) l ON true
         LEFT JOIN senders s ON s.tenant_id = d.tenant_id AND s.id = l.sender_id
@@ -107,7 +110,7 @@ pub async fn list_due_lanes(
         LEFT JOIN brand_grants g ON g.tenant_id = d.tenant_id AND g.brand_id = s.brand_id
         LEFT JOIN campaigns c ON c.tenant_id = d.tenant_id AND c.id = l.campaign_id
         LEFT JOIN halts h ON h.tenant_id = d.tenant_id AND h.sender_id = l.sender_id AND h.until > $5
-        ORDER BY d.ring, d.next_at, d.tenant_id, d.class, l.next_at
+        ORDER BY d.ring, d.next_at, d.let_out_at NULLS FIRST, d.tenant_id, d.class, l.next_at, l.let_out_at NULLS FIRST
         "#,
         SHARD,
         turns_max,

@@ -1,5 +1,6 @@
 //! Messages let out: moved, counted, and each with its job, in one statement.
 
+use chrono::{DateTime, Utc};
 use sqlx::query;
 use uuid::Uuid;
 
@@ -34,8 +35,14 @@ pub struct LetOut {
 /// Lets out messages of each lane, the oldest first, as long as some of the granted cost is left for the next one.
 ///
 /// Jobs are claimed in the order of their ids, which is that of the grants. What one lane let out stays together, since a
-/// batch of begins pays for each tenant and campaign in it.
-pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreResult<Vec<LetOut>> {
+/// batch of begins pays for each tenant and campaign in it. What is past its time at `now` stays where it is, since it would be
+/// charged to rates and to the day's quota in vain.
+pub async fn pick(
+    tx: &mut SystemTx,
+    now: DateTime<Utc>,
+    grants: &[Grant],
+    hint: Hint<'_>,
+) -> StoreResult<Vec<LetOut>> {
     let tenant_ids: Vec<Uuid> = grants.iter().map(|grant| grant.tenant_id.0).collect();
     let lane_ids: Vec<i64> = grants.iter().map(|grant| grant.lane_id.0).collect();
     let costs: Vec<i64> = grants.iter().map(|grant| grant.cost).collect();
@@ -46,10 +53,10 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreR
             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS g (tenant_id, lane_id, cost, place)
             JOIN lanes l ON l.tenant_id = g.tenant_id AND l.id = g.lane_id
         ), locked AS MATERIALIZED (
-            SELECT p.tenant_id, p.id, p.lane_id, p.cost, g.cost AS granted, g.place
+            SELECT p.tenant_id, p.id, p.lane_id, p.cost, p.expires_at, g.cost AS granted, g.place
             FROM granted g
             CROSS JOIN LATERAL (
-                SELECT m.tenant_id, m.id, m.lane_id, m.cost
+                SELECT m.tenant_id, m.id, m.lane_id, m.cost, m.expires_at
                 FROM messages m
                 WHERE m.lane_id = g.id AND m.waiting_phase = 0 AND m.id >= g.head
                 ORDER BY m.id
@@ -63,6 +70,7 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreR
                 SELECT k.tenant_id, k.id, k.granted, k.place,
                        sum(k.cost) OVER (PARTITION BY k.lane_id ORDER BY k.id) - k.cost AS before
                 FROM locked k
+                WHERE k.expires_at > $8
             ) s
             WHERE s.before < s.granted
         ), let_out AS (
@@ -101,6 +109,7 @@ pub async fn pick(tx: &mut SystemTx, grants: &[Grant], hint: Hint<'_>) -> StoreR
         hint.kind,
         hint.priority,
         hint.max_attempts,
+        now,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -64,6 +64,38 @@ async fn what_expires_after_the_release_is_dropped_and_never_sent() {
     assert_eq!(world.number("SELECT count(*) FROM send_attempts").await, 0);
 }
 
+/// A backlog that grew old behind a halt goes at once, and costs those who come after it nothing.
+#[tokio::test]
+async fn what_expires_in_the_backlog_is_dropped_though_its_sender_is_halted() {
+    let world = World::start().await;
+    world.add_contacts(100).await;
+    let old = world.campaign("Hello {{ first_name }}").await;
+    for sql in [
+        "UPDATE cell.senders SET segments_per_sec_override = 1 WHERE channel = 'sms'",
+        "INSERT INTO cell.halts (tenant_id, sender_id, until, reason)
+         SELECT tenant_id, id, 'infinity', 'test' FROM cell.senders WHERE channel = 'sms'",
+    ] {
+        world.db.execute(sql).await;
+    }
+    let worker = world.worker().await;
+    eventually("all wait", || async {
+        world.counts(old).await.get(CountWord::Queued) == 100
+    })
+    .await;
+    world.db.advance(Duration::from_hours(73)).await;
+    eventually("what is past its time is dropped", || async {
+        world.counts(old).await.get(CountWord::DroppedExpired) == 100
+    })
+    .await;
+
+    // At one a second these would wait for more than a minute behind what nobody is sent.
+    let new = world.campaign("Hello again, {{ first_name }}").await;
+    world.db.execute("DELETE FROM cell.halts").await;
+    eventually("the others go", || async { world.through(new).await >= 3 }).await;
+    worker.drain(DRAIN).await;
+    assert!(world.counts(old).await.is_balanced());
+}
+
 /// A look-up at the provider must have one candidate at most.
 #[tokio::test]
 async fn a_message_like_one_under_way_waits_until_that_one_is_settled() {

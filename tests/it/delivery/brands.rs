@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use engageninja::dev::fake_twilio::Weather;
+use engageninja::domain::counts::CountWord;
 use engageninja::domain::rate::learned::next_midnight_pacific;
 
 use super::pace::{BURST_MAX, accepted, hand_over_all, most_above_rate};
 use crate::harness::eventually;
+use crate::harness::twilio::{TwilioWorld, silent};
 use crate::harness::world::World;
 
 /// Two segments of the basic alphabet.
@@ -100,5 +103,99 @@ async fn a_brand_sends_no_more_segments_than_its_day_takes() {
         world.number(ended).await == 22
     })
     .await;
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+/// What the day's quota was charged for and the provider never got is given back, however long it takes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_takes_nothing_uses_up_nothing_of_the_day() {
+    let it = TwilioWorld::start().await;
+    it.world.add_contacts(10).await;
+    grant(&it.world, "daily_segment_cap", "24").await;
+    it.fake.set_weather(Weather {
+        throttled: 1000,
+        retry_after: Some("0".into()),
+        ..silent()
+    });
+    let campaign = it.world.campaign(&long_text()).await;
+    let worker = it.world.worker().await;
+    // Each is two segments of the day.
+    let charged = "SELECT count(*) FROM send_attempts WHERE state <> 0";
+    eventually("more was let out than a day takes", || async {
+        it.world.number(charged).await > 15
+    })
+    .await;
+
+    it.fake.set_weather(silent());
+    eventually("all are through", || async {
+        it.world.counts(campaign).await.get(CountWord::HandedOver) == 10
+    })
+    .await;
+    let used = "SELECT used FROM buckets WHERE kind = 'brand'";
+    eventually("what was sent is all that counts", || async {
+        it.world.number(used).await == 20
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+/// A carrier's word on yesterday's quota may be told today, and says nothing of today's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cap_of_yesterday_closes_nothing_today() {
+    let it = TwilioWorld::start().await;
+    it.world.add_contacts(3).await;
+    grant(&it.world, "daily_segment_cap", "100").await;
+    let worker = it.world.worker().await;
+    let first = it.sent("Hello").await;
+    it.world.db.advance(Duration::from_hours(25)).await;
+    it.fail(first, "30023").await;
+    eventually("the leader hears it", || async {
+        let heard = "SELECT count(*) FROM buckets WHERE closed_until IS NOT NULL";
+        it.world.number(heard).await == 2
+    })
+    .await;
+
+    let next = it.world.campaign("Hello again").await;
+    eventually("the next goes out", || async {
+        it.world.through(next).await == 3
+    })
+    .await;
+    let closed = "SELECT count(*) FROM buckets WHERE closed_until > app_now()";
+    assert_eq!(it.world.number(closed).await, 0);
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn what_is_past_its_time_uses_up_nothing_of_the_day() {
+    let world = World::start().await;
+    world.add_contacts(30).await;
+    grant(&world, "daily_segment_cap", "20").await;
+    let campaign = world.campaign(&long_text()).await;
+    world.pause(campaign).await.unwrap();
+    let worker = world.worker().await;
+    eventually("all wait", || async {
+        world.counts(campaign).await.get(CountWord::Queued) == 30
+    })
+    .await;
+    // Two of three, with those that are worth sending between them.
+    world
+        .db
+        .execute(
+            "UPDATE cell.messages m SET expires_at = public.app_now() - interval '1 minute'
+             FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM cell.messages) n
+             WHERE m.id = n.id AND n.place % 3 <> 0",
+        )
+        .await;
+    world.resume(campaign).await;
+    eventually("the others are through", || async {
+        world.through(campaign).await == 10
+    })
+    .await;
+    let used = "SELECT used FROM buckets WHERE kind = 'brand'";
+    assert_eq!(world.number(used).await, 20);
+    assert_eq!(
+        world.counts(campaign).await.get(CountWord::DroppedExpired),
+        20
+    );
     worker.drain(Duration::from_secs(5)).await;
 }

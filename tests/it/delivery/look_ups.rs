@@ -99,6 +99,48 @@ async fn an_account_that_gives_no_answer_is_left_alone_until_the_next_look() {
     resolver.end().await;
 }
 
+/// Nobody answers the look that would have been the proof. The ladder's next one is ten minutes after the deadline, by when the
+/// message shall long be on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_fails_when_a_proof_is_due_is_made_again_a_minute_later() {
+    let it = TwilioWorld::start().await;
+    it.fake.script([Act::untaken(Reply::Reset)]);
+    it.world.add_contacts(1).await;
+    let worker = it.world.worker().await;
+    let campaign = it.world.campaign("Hello {{ first_name }}").await;
+    eventually("it is in doubt", || async {
+        it.world.counts(campaign).await.get(CountWord::InDoubt) == 1
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    let (holds, resolver) = (it.world.holds, it.world.resolver().await);
+    let until_due =
+        "SELECT max(ceil(extract(epoch FROM next_look_at - app_now())))::bigint FROM send_attempts";
+    let look_when_due = async || {
+        let secs = it.world.number(until_due).await.max(0);
+        it.world.db.advance(Duration::from_secs(secs as u64)).await;
+        resolver.look().await;
+    };
+
+    // Two that find nothing; at the third it would be certain.
+    look_when_due().await;
+    look_when_due().await;
+    it.fake.refuse_lists([503]);
+    look_when_due().await;
+    let counts = it.world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::InDoubt), 1, "{counts:?}");
+    let look_ups = "SELECT max(look_ups)::bigint FROM send_attempts";
+    assert_eq!(it.world.number(look_ups).await, 3);
+    it.world.db.advance(holds.look_again).await;
+    resolver.look().await;
+
+    let counts = it.world.counts(campaign).await;
+    assert_eq!(counts.get(CountWord::Queued), 1, "{counts:?}");
+    let in_time = "SELECT count(*) FROM send_attempts WHERE state = 5 AND resolved_at <= started_at + interval '4 minutes'";
+    assert_eq!(it.world.number(in_time).await, 1);
+    resolver.end().await;
+}
+
 /// More than ten times as many as one round takes, all of them due for longer.
 #[tokio::test]
 async fn an_account_with_many_that_are_due_leaves_room_for_another() {

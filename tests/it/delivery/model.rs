@@ -8,16 +8,19 @@ use engageninja::delivery::outcomes::{Known, OWNER, record};
 use engageninja::delivery::resolve::decide::{DecideError, decide_message};
 use engageninja::domain::attempt::{AttemptState, CallOutcome, Verdict};
 use engageninja::domain::channel::{Channel, Provider};
-use engageninja::domain::counts::CountWord;
+use engageninja::domain::counts::{CountDelta, CountWord};
 use engageninja::domain::doubt::Decision;
-use engageninja::domain::ids::MessageKey;
+use engageninja::domain::ids::{AttemptId, CampaignId, MessageId, MessageKey};
 use engageninja::domain::message::Phase;
 use engageninja::domain::status::Status;
+use engageninja::store::campaign_counts::append_deltas;
+use engageninja::store::cancellations::drop_waiting;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use super::settle::{Office, Owner};
 use crate::harness::world::World;
@@ -41,6 +44,8 @@ enum Event {
     LetOut,
     /// Its campaign is paused, or goes on.
     Switch,
+    /// Its campaign is cancelled.
+    Cancel,
     /// A person decides over it, should it be parked.
     Decide(Decision),
 }
@@ -70,6 +75,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             .prop_map(|(said, of_first)| Event::Answer { said, of_first }),
         3 => Just(Event::LetOut),
         1 => Just(Event::Switch),
+        1 => Just(Event::Cancel),
         1 => prop::sample::select(vec![Decision::ItWasSent, Decision::SendAgain, Decision::GiveUp])
             .prop_map(Event::Decide),
     ];
@@ -102,12 +108,13 @@ async fn every_story_of_a_message_keeps_to_the_states() {
     }
 }
 
-/// Stories of one world, each of a message of its own.
+/// Stories of one world.
 async fn tell_some(stories: usize, runner: &mut TestRunner) {
-    let office = Office::with_messages(stories as u32).await;
-    for key in office.released.clone() {
+    let office = Office::with_messages(1).await;
+    let begun = begin_stories(&office, stories).await;
+    for (campaign, key) in begun.iter().copied() {
         let story = events().new_tree(runner).unwrap().current();
-        tell(&office, key, &story).await;
+        tell(&office, campaign, key, &story).await;
     }
     assert_eq!(
         office
@@ -118,16 +125,37 @@ async fn tell_some(stories: usize, runner: &mut TestRunner) {
             .await,
         0
     );
-    let counts = office.world.counts(office.campaign).await;
-    assert!(counts.is_balanced(), "{counts:?}");
-    assert_eq!(counts.get(CountWord::Audience), stories as i64);
+    for (campaign, _) in begun {
+        let counts = office.world.counts(campaign).await;
+        assert!(counts.is_balanced(), "{counts:?}");
+        assert_eq!(counts.get(CountWord::Audience), 1);
+    }
     office.resolver.end().await;
 }
 
-async fn tell(office: &Office, key: MessageKey, story: &[Event]) {
+/// The message of each story, let out, with a campaign of its own: one that is cancelled has no other story to tell.
+async fn begin_stories(office: &Office, stories: usize) -> Vec<(CampaignId, MessageKey)> {
+    let world = &office.world;
+    let mut campaigns = vec![office.campaign];
+    for story in 1..stories {
+        campaigns.push(world.campaign(&format!("Story {story}")).await);
+    }
+    let mut begun = Vec::with_capacity(stories);
+    // The last one first: mostly all others are out by then.
+    for campaign in campaigns.into_iter().rev() {
+        let mut keys = world.list_released(campaign).await;
+        if keys.is_empty() {
+            keys = world.let_out(campaign, 1).await;
+        }
+        begun.push((campaign, keys[0]));
+    }
+    begun
+}
+
+async fn tell(office: &Office, campaign: CampaignId, key: MessageKey, story: &[Event]) {
     let world = &office.world;
     let mut owner = Some(Owner::start(world).await);
-    let mut is_paused = false;
+    let (mut is_paused, mut is_cancelled) = (false, false);
     let mut before = Snapshot::of(world, key).await;
     for (at, event) in story.iter().enumerate() {
         match event {
@@ -141,6 +169,10 @@ async fn tell(office: &Office, key: MessageKey, story: &[Event]) {
                     !is_paused || judged.verdict != Verdict::Begun,
                     "began while paused at {at} of {story:?}"
                 );
+                if judged.verdict == Verdict::Cancelled {
+                    assert!(is_cancelled, "called off at {at} of {story:?}");
+                    world.drop_all(campaign).await;
+                }
                 owner = Some(by);
             }
             Event::Take => world.take_newest(key).await,
@@ -152,24 +184,36 @@ async fn tell(office: &Office, key: MessageKey, story: &[Event]) {
             Event::Look { secs } => {
                 world.db.advance(Duration::from_secs(*secs)).await;
                 office.resolver.look().await;
+                if is_cancelled {
+                    world.drop_all(campaign).await;
+                }
             }
             Event::Report { word } => world.report_all(word).await,
             Event::Answer { said, of_first } => world.answer(key, *said, *of_first).await,
             Event::LetOut => world.let_out_again(key).await,
             Event::Switch if is_paused => {
-                world.resume(office.campaign).await;
+                world.resume(campaign).await;
                 is_paused = false;
             }
-            Event::Switch => is_paused = world.pause(office.campaign).await.is_ok(),
+            Event::Switch => is_paused = world.pause(campaign).await.is_ok(),
+            Event::Cancel if is_cancelled => {}
+            Event::Cancel => {
+                world.cancel(campaign).await.unwrap();
+                (is_paused, is_cancelled) = (false, true);
+            }
             Event::Decide(decision) => world.decide(key, *decision).await,
         }
         let now = Snapshot::of(world, key).await;
-        now.assert_follows(&before, &format!("{at} of {story:?}"));
+        now.assert_follows(&before, is_cancelled, &format!("{at} of {story:?}"));
         assert_live_calls(world, key, &now, story).await;
         before = now;
     }
-    if is_paused {
-        world.resume(office.campaign).await;
+    if is_cancelled {
+        world.drop_all(campaign).await;
+        let end = Snapshot::of(world, key).await;
+        end.assert_follows(&before, true, &format!("the end of {story:?}"));
+        let waits = Phase::WAITING.contains(&end.phase);
+        assert!(!waits, "{:?} for ever after {story:?}", end.phase);
     }
     if let Some(owner) = owner {
         owner.die().await;
@@ -181,6 +225,7 @@ async fn tell(office: &Office, key: MessageKey, story: &[Event]) {
 struct Snapshot {
     phase: Phase,
     status_rank: i64,
+    drop_reason: Option<String>,
     /// The state of each attempt, the first one first.
     attempts: Vec<AttemptState>,
 }
@@ -188,7 +233,7 @@ struct Snapshot {
 impl Snapshot {
     async fn of(world: &World, key: MessageKey) -> Self {
         let message = format!(
-            "SELECT phase, status_rank::bigint FROM messages WHERE id = '{}'",
+            "SELECT phase, status_rank::bigint, drop_reason FROM messages WHERE id = '{}'",
             key.id
         );
         let attempts = format!(
@@ -201,6 +246,7 @@ impl Snapshot {
         Self {
             phase: Phase::try_from(message.get::<i16, _>(0)).unwrap(),
             status_rank: message.get(1),
+            drop_reason: message.get(2),
             attempts: attempts.iter().map(state).collect(),
         }
     }
@@ -211,9 +257,17 @@ impl Snapshot {
         self.attempts.iter().filter(live).count()
     }
 
-    fn assert_follows(&self, before: &Self, place: &str) {
+    fn assert_follows(&self, before: &Self, is_cancelled: bool, place: &str) {
         let (from, to) = (before.phase, self.phase);
-        assert!(may_follow(from, to), "{from:?} to {to:?} at {place}");
+        if is_cancelled && to == Phase::Dropped && Phase::WAITING.contains(&from) {
+            assert_eq!(self.drop_reason.as_deref(), Some("cancelled"), "{place}");
+        } else {
+            assert!(may_follow(from, to), "{from:?} to {to:?} at {place}");
+        }
+        assert!(
+            !is_cancelled || self.attempts.len() == before.attempts.len(),
+            "began after the cancellation at {place}"
+        );
         assert!(
             self.status_rank >= before.status_rank,
             "a status was taken back at {place}"
@@ -233,7 +287,7 @@ impl Snapshot {
     }
 }
 
-/// The arrows of a message's life that these events may take.
+/// The arrows of a message's life that these events may take, unless what waits is called off.
 fn may_follow(before: Phase, after: Phase) -> bool {
     use Phase::{Deferred, Dropped, HandedOver, InDoubt, Parked, Queued, Released, Sending};
     before == after
@@ -293,7 +347,7 @@ impl World {
     async fn answer(&self, key: MessageKey, said: Said, of_first: bool) {
         let attempt = format!(
             "SELECT a.attempt_no, a.account_ref,
-                    (SELECT min(d.provider_message_id) FROM demo_ledger d WHERE d.attempt_id = a.id)
+                    (SELECT min(d.provider_message_id) FROM demo_ledger d WHERE d.attempt_id = a.id), a.id
              FROM send_attempts a WHERE a.message_id = '{}' ORDER BY a.attempt_no {} LIMIT 1",
             key.id,
             if of_first { "" } else { "DESC" },
@@ -325,6 +379,7 @@ impl World {
         let known = Known {
             key,
             attempt_no: attempt.get(0),
+            attempt_id: Some(AttemptId(attempt.get(3))),
             channel: Channel::Sms,
             provider: Provider::Demo,
             account_ref: attempt.get(1),
@@ -333,6 +388,22 @@ impl World {
         };
         let mut tx = self.db.db().system().begin().await.unwrap();
         record(&mut tx, &[known]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// As the job of a cancellation does, and the one that looked at a message of it: what waits is dropped.
+    async fn drop_all(&self, campaign: CampaignId) {
+        let (tenant_id, from) = (self.tenant_id, MessageId(Uuid::nil()));
+        let mut tx = self.db.db().batch().begin().await.unwrap();
+        let dropped = drop_waiting(&mut tx, tenant_id, campaign, from, 10).await;
+        let mut delta = CountDelta::default();
+        for part in dropped.unwrap() {
+            let from = CountWord::of(part.from, None);
+            delta.shift(from, CountWord::DroppedCancelled, part.messages);
+        }
+        append_deltas(tx.conn(), &[(tenant_id, campaign, delta)])
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use engageninja::delivery::incarnation::Myself;
+use engageninja::dev::fake_twilio::{Act, Reply, Weather};
 use engageninja::domain::counts::CountWord;
 use engageninja::jobs::worker::{Worker, WorkerOptions};
 use engageninja::store::StoreError;
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use tokio::io::copy_bidirectional;
+use tokio::net::{UnixListener, UnixStream};
 
 use crate::harness::db::Cluster;
+use crate::harness::doubts::process;
 use crate::harness::silence::Way;
+use crate::harness::twilio::{TwilioWorld, silent};
 use crate::harness::world::World;
-use crate::harness::{eventually, within};
+use crate::harness::{TempDir, eventually, within};
 
 const CONTACTS: i64 = 1_500;
 
@@ -92,6 +98,10 @@ async fn workers_wait_for_postgresql_and_nothing_is_lost_or_sent_twice() {
 /// Begins whose commits wait for a standby.
 const BEGINS: &str =
     "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%begin_attempts%'";
+/// Finishes whose commits do, and that heard of an account: nobody else writes of its refusals.
+const FINISHES: &str = "FROM pg_stat_activity a WHERE a.wait_event = 'SyncRep' AND EXISTS (
+    SELECT FROM pg_locks l
+    WHERE l.pid = a.pid AND l.relation = 'account_refusals'::regclass AND l.mode = 'RowExclusiveLock')";
 
 impl World {
     /// Lets each commit wait for a standby that is not there, and stand when the wait is cut off; none waits without a name.
@@ -188,6 +198,71 @@ async fn a_begin_that_is_answered_when_its_handler_was_stopped_is_not_forgotten(
     .await;
     assert_eq!(world.doubled().await, 0);
     worker.drain(Duration::from_secs(5)).await;
+}
+
+/// The connection ends between finish's commit and its answer: the outcome is recorded once more, and told of once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_is_recorded_again_is_counted_once() {
+    let cluster = Cluster::dedicated(true).await;
+    let it = TwilioWorld::on(World::on(cluster.db().await).await).await;
+    // Time to let commits wait while it is called.
+    it.fake.set_weather(Weather {
+        before_ms: (5_000, 5_000),
+        ..silent()
+    });
+    it.fake.script([Act::untaken(Reply::Error {
+        status: 401,
+        code: 20003,
+    })]);
+    it.world.add_contacts(1).await;
+    let worker = it.world.worker().await;
+    it.world.campaign("Hello").await;
+    eventually("it is called", || async {
+        it.fake.ledger().requested().len() == 1
+    })
+    .await;
+    it.world.wait_for_standby("nobody").await;
+    eventually("the refusal is committed and waits", || async {
+        let waiting = format!("SELECT count(*) {FINISHES}");
+        it.world.number(&waiting).await > 0
+    })
+    .await;
+    let cut = format!("SELECT count(pg_terminate_backend(a.pid)) {FINISHES}");
+    assert!(it.world.number(&cut).await > 0);
+    it.world.wait_for_standby("").await;
+    // It waits for what is still to be recorded.
+    worker.drain(Duration::from_secs(20)).await;
+
+    let refused = "SELECT count(*) FROM send_attempts WHERE state = 3 AND resolved_by = 'owner'";
+    assert_eq!(it.world.number(refused).await, 1);
+    let counted = "SELECT refusals::bigint FROM account_refusals";
+    assert_eq!(it.world.number(counted).await, 1);
+    assert_eq!(it.fake.ledger().requested().len(), 1);
+}
+
+/// The first connection of a process is taken and never answered, and the host that took it will not say so.
+#[tokio::test]
+async fn a_process_that_gets_no_answer_when_it_starts_tries_another_connection() {
+    let world = World::start().await;
+    let direct = world.db.db().direct_options();
+    let dir = TempDir::new();
+    let name = format!(".s.PGSQL.{}", direct.get_port());
+    let server = direct.get_socket().unwrap().join(&name);
+    let listener = UnixListener::bind(dir.path().join(&name)).unwrap();
+    tokio::spawn(async move {
+        let _silent = listener.accept().await.unwrap();
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = UnixStream::connect(&server).await.unwrap();
+        let _ = copy_bidirectional(&mut near, &mut far).await;
+    });
+
+    let starting = Myself::start(direct.socket(dir.path()), process(1));
+    let me = within(30, "it is somebody", starting).await;
+
+    assert!(me.current().is_some());
+    within(30, "it ends in order", me.end()).await;
+    let ended = "SELECT count(*) FROM incarnations WHERE ended_by = 'self'";
+    assert_eq!(world.number(ended).await, 1);
 }
 
 /// A host loses power: nobody is told that the connections are dead, and whoever waits for an answer would wait for ever.

@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
-use engageninja::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, Accepted, Act, Reply, Weather};
+use engageninja::delivery::inbox::fold::fold_events;
+use engageninja::dev::fake_twilio::{
+    ACCOUNT_SID, AUTH_TOKEN, Accepted, Act, CallbackWeather, Reply, SERVICE_NUMBER, Weather,
+};
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::{AttemptId, CampaignId, MessageId, MessageKey};
 use engageninja::providers::twilio::{Account, Twilio, place_of_token};
 use engageninja::providers::{AccountError, LookUp, Provider, SendError, SendRequest};
 use uuid::Uuid;
 
+use crate::harness::app::App;
 use crate::harness::twilio::{NUMBER, TwilioWorld, silent};
 use crate::harness::{eventually, within};
 
 const DRAIN: Duration = Duration::from_secs(5);
+const SERVICE: &str = "MG0123456789abcdef0123456789abcdef";
 
 fn internal() -> Reply {
     Reply::Error {
@@ -46,8 +51,8 @@ async fn a_thousand_messages_reach_twilio_once_each() {
 
     let one = &ledger.accepted()[0];
     assert_eq!(
-        (one.from.as_str(), one.field("Attempt")),
-        (NUMBER, Some("1"))
+        (one.from.as_deref(), one.field("Attempt")),
+        (Some(NUMBER), Some("1"))
     );
     assert_eq!(one.mark("t"), Some(it.world.tenant_id.to_string()));
     assert!(
@@ -225,6 +230,89 @@ async fn the_end_of_a_message_that_a_look_up_finds_is_counted() {
         counted.assert_equal();
         assert_eq!(counted.counts.get(word), 1, "{:?}", counted.counts);
         assert_eq!(counted.counts.get(CountWord::HandedOver), 1);
+    }
+}
+
+/// The service chooses the number, so that ours is not named; it says one word more than a number does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_with_a_service_leaves_the_number_to_it_and_hears_every_word() {
+    let mut it = TwilioWorld::start().await;
+    let app = App::called_back(&it.world).await;
+    it.world.providers.public_url = Some(app.origin());
+    it.fake.set_weather(Weather {
+        callbacks: CallbackWeather {
+            is_held: true,
+            ..CallbackWeather::default()
+        },
+        ..Weather::default()
+    });
+    it.send_by_service(SERVICE).await;
+    let campaign = it.one_message().await;
+    let worker = it.world.worker().await;
+    eventually("it is handed over", || async {
+        it.world.through(campaign).await == 1
+    })
+    .await;
+    within(20, "the callbacks", it.fake.callbacks_done()).await;
+    worker.drain(DRAIN).await;
+
+    let one = &it.fake.ledger().accepted()[0];
+    assert_eq!(
+        (one.field("MessagingServiceSid"), one.field("From")),
+        (Some(SERVICE), None)
+    );
+    let believed = "SELECT concat_ws(' ', status, status_rank) FROM messages";
+    let mut words = vec![it.world.db.text(believed).await];
+    for callback in it.fake.take_held() {
+        assert_eq!(it.fake.post(vec![callback], 0).await, [Some(204)]);
+        while fold_events(&it.world.db.db()).await.unwrap() > 0 {}
+        words.push(it.world.db.text(believed).await);
+    }
+    assert_eq!(
+        words,
+        ["accepted 10", "queued 20", "sent 40", "delivered 70"]
+    );
+    let counted = it.world.counted(campaign).await;
+    counted.assert_equal();
+    assert_eq!(counted.counts.get(CountWord::HandedOver), 1);
+    assert_eq!(counted.counts.get(CountWord::Delivered), 1);
+}
+
+/// Whom it comes from says nothing: a service has chosen another number than the sender's, or none yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_finds_what_a_service_sends_from_whatever_number() {
+    const HOUR_MS: u64 = 3_600_000;
+    for (step_ms, status, from, rows) in [
+        (
+            (0, 5),
+            "delivered",
+            Some(SERVICE_NUMBER),
+            "4 - 1 0 delivered handed_over",
+        ),
+        ((HOUR_MS, HOUR_MS), "accepted", None, "4 - 1 0 handed_over"),
+    ] {
+        let it = TwilioWorld::start().await;
+        let mut weather = silent();
+        weather.callbacks.step_ms = step_ms;
+        it.fake.set_weather(weather);
+        it.send_by_service(SERVICE).await;
+        it.fake.script([Act::taken(internal())]);
+        it.one_message().await;
+        let worker = it.world.worker().await;
+        eventually("it is in doubt, and as far as it comes", || async {
+            let is_there = |one: &Accepted| one.status == status;
+            it.state_of_attempt().await == 2 && it.fake.ledger().accepted().iter().any(is_there)
+        })
+        .await;
+        worker.drain(DRAIN).await;
+        assert_eq!(it.fake.ledger().accepted()[0].from.as_deref(), from);
+
+        it.world.settle().await;
+        assert_eq!(it.world.db.text(ROWS).await, rows);
+        let found =
+            "SELECT count(*) FROM send_attempts WHERE state = 1 AND resolved_by = 'look_up'";
+        assert_eq!(it.world.number(found).await, 1);
+        assert_eq!(it.fake.ledger().requested().len(), 1);
     }
 }
 

@@ -391,6 +391,22 @@ impl TestDb {
         db
     }
 
+    /// As [`TestDb::new`], with pools for so many who come at once.
+    pub async fn for_many(connections_max: u32) -> Self {
+        let plain = Self::new().await;
+        let options = DbOptions {
+            pool_connections_max: connections_max,
+            ..plain.options.clone()
+        };
+        Self {
+            db: Db::new(&options, plain.clock.clone()),
+            options,
+            clock: plain.clock.clone(),
+            databases: plain.databases.clone(),
+            dropped_at_end: plain.names_given_up(),
+        }
+    }
+
     /// `control` and `cell` in two databases, so that whatever mixes them fails.
     pub async fn split() -> Self {
         let shared = Shared::get().await;

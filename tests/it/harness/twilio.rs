@@ -81,6 +81,15 @@ impl TwilioWorld {
         world.db.execute(&sender).await;
     }
 
+    /// From now on a messaging service chooses whom the tenant's text messages come from.
+    pub async fn send_by_service(&self, sid: &str) {
+        let sender = format!(
+            "UPDATE cell.senders SET messaging_service_sid = '{sid}' WHERE channel = 'sms' AND tenant_id = '{}'",
+            self.world.tenant_id
+        );
+        self.world.db.execute(&sender).await;
+    }
+
     /// Gives a tenant the fake's account, with a token that may be wrong.
     pub async fn save_account(&self, tenant_id: TenantId, auth_token: &str) {
         self.save_account_of(tenant_id, ACCOUNT_SID, auth_token)

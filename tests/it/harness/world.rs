@@ -223,6 +223,43 @@ impl World {
         snapshots.pop().unwrap().counts
     }
 
+    /// From now on whoever adds a row to this table of the cell stands still there while the gate is shut, inside its
+    /// transaction and with all its locks.
+    pub async fn build_gate(&self, table: &str) {
+        let gate = format!(
+            "CREATE TABLE public.gate (is_shut boolean);
+             CREATE FUNCTION public.stand_at_gate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                 $$ BEGIN
+                     WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
+                     RETURN new;
+                 END $$;
+             CREATE TRIGGER gate BEFORE INSERT ON cell.{table}
+                 FOR EACH ROW EXECUTE FUNCTION public.stand_at_gate()"
+        );
+        self.db.execute(&gate).await;
+    }
+
+    /// Shuts the gate.
+    pub async fn shut_gate(&self) {
+        let shut = "INSERT INTO public.gate VALUES (true)";
+        self.db.execute(shut).await;
+    }
+
+    /// Whoever stands at the gate goes on.
+    pub async fn open_gate(&self) {
+        self.db.execute("DELETE FROM public.gate").await;
+    }
+
+    /// Waits until somebody stands at the gate.
+    pub async fn somebody_is_at_gate(&self) {
+        let there = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        eventually("somebody is at the gate", || async {
+            self.number(there).await > 0
+        })
+        .await;
+    }
+
     /// One number, asked by a superuser.
     pub async fn number(&self, sql: &str) -> i64 {
         self.db.number(sql).await

@@ -7,6 +7,7 @@ use engageninja::jobs::queue::{NewJob, Outcome, admin};
 use super::crew::{Crew, Setup, live, note, number, put};
 use crate::harness::db::TestDb;
 use crate::harness::eventually;
+use crate::harness::world::World;
 
 async fn dead(db: &engageninja::store::Db) -> Vec<admin::DeadJob> {
     let mut tx = db.system().begin().await.unwrap();
@@ -38,19 +39,91 @@ async fn a_payload_that_cannot_be_read_dies_and_takes_nobody_with_it() {
 }
 
 #[tokio::test]
-async fn a_kind_that_nobody_knows_dies_with_the_reason() {
+async fn a_kind_that_nobody_knows_dies_with_the_reason_when_its_tries_are_used_up() {
     let test = TestDb::new().await;
     let db = test.db();
-    let mut job = note(1);
-    job.kind = "retired".into();
-    put(&db, vec![job, note(2)]).await;
+    let retired = NewJob {
+        kind: "retired".into(),
+        max_attempts: 1,
+        ..note(1)
+    };
+    put(&db, vec![retired, note(2)]).await;
     let crew = Crew::eager(&db, &Setup::default());
 
     eventually("both are gone", || async { live(&db).await == 0 }).await;
 
     assert_eq!(crew.log.numbers(), [2]);
-    assert_eq!(dead(&db).await[0].reason, "no handler for \"retired\"");
+    let found = dead(&db).await.remove(0);
+    assert_eq!(found.reason, "attempts used up");
+    let no_handler = "no handler for \"retired\"";
+    assert_eq!(found.last_error.as_deref(), Some(no_handler));
     crew.stop().await;
+}
+
+/// As during an upgrade.
+#[tokio::test]
+async fn a_kind_that_only_the_newer_of_two_workers_knows_runs_there() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let older = Crew::eager(&db, &Setup::default());
+    let new = NewJob {
+        kind: "new".into(),
+        max_attempts: i16::MAX,
+        ..note(1)
+    };
+    put(&db, vec![new]).await;
+    let given_back = "SELECT count(*) FROM jobs WHERE last_error = 'no handler for \"new\"'";
+    eventually("the older one had it", || async {
+        number(&db, given_back).await == 1
+    })
+    .await;
+
+    let knows_new = Setup {
+        knows: "new",
+        ..Setup::default()
+    };
+    let newer = Crew::eager(&db, &knows_new);
+    eventually("the newer one has it", || async {
+        // The older one may be first again, however often: the rest that follows is cut short.
+        test.execute("UPDATE cell.jobs SET run_at = app_now() WHERE state = 2")
+            .await;
+        newer.engine.totals().done == 1
+    })
+    .await;
+
+    let starts = newer.log.starts();
+    assert_eq!((starts.len(), starts[0].n), (1, 1));
+    assert!(starts[0].attempt > 1, "{starts:?}");
+    assert!(older.log.starts().is_empty());
+    assert_eq!(dead(&db).await, []);
+    older.stop().await;
+    newer.stop().await;
+}
+
+/// A newer version may have written it, and reads it.
+#[tokio::test]
+async fn an_order_that_this_version_cannot_read_is_tried_until_its_tries_are_used_up() {
+    let world = World::start().await;
+    world
+        .db
+        .execute(
+            "INSERT INTO cell.jobs (queue, kind, payload, max_attempts)
+             VALUES ('house', 'sync-tenants', '\"all\"', 2)",
+        )
+        .await;
+    let worker = world.worker().await;
+
+    let db = world.db.db();
+    eventually("it is dead", || async { !dead(&db).await.is_empty() }).await;
+
+    let found = dead(&db).await.remove(0);
+    assert_eq!(
+        (found.reason.as_str(), found.attempt),
+        ("attempts used up", 2)
+    );
+    let error = found.last_error.unwrap();
+    assert!(error.starts_with("unreadable payload"), "{error}");
+    worker.drain(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]

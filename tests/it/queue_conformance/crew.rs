@@ -143,6 +143,8 @@ impl Log {
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub tuning: Tuning,
+    /// The one kind of job that it knows.
+    pub knows: &'static str,
     pub concurrency: usize,
     pub claims_in_turns: bool,
     pub timeout: Duration,
@@ -154,6 +156,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             tuning: tuning(),
+            knows: KIND,
             concurrency: 10,
             claims_in_turns: false,
             timeout: Duration::from_mins(1),
@@ -189,7 +192,7 @@ impl Setup {
 
     pub fn kind(&self) -> KindSpec {
         KindSpec {
-            kind: KIND,
+            kind: self.knows,
             timeout: self.timeout,
             backoff: self.backoff,
         }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engageninja::jobs::queue::{NewJob, Outcome, Tuning};
-use engageninja::store::Db;
+use engageninja::store::{Db, StoreError};
+use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::Semaphore;
 
 use super::crew::{Crew, Setup, live, note, notes, number, put, tuning};
@@ -176,6 +177,39 @@ async fn a_job_that_the_database_left_is_not_held_to_have_killed_its_workers() {
     gate.add_permits(1);
     crew.done(1).await;
     crew.stop().await;
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_uses_up_a_try_and_one_that_cannot_begin_does_not() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let mut tx = db.system().begin().await.unwrap();
+    tx.conn()
+        .execute("SET LOCAL statement_timeout = '50ms'")
+        .await
+        .unwrap();
+    let slow = tx.conn().execute("SELECT pg_sleep(5)").await.unwrap_err();
+    drop(tx);
+
+    let mut session = test.options().cell.connect().await.unwrap();
+    let mut lock = session.begin().await.unwrap();
+    lock.execute("LOCK TABLE cell.tenants").await.unwrap();
+    let mut tx = db.system().begin().await.unwrap();
+    tx.conn()
+        .execute("SET LOCAL lock_timeout = '50ms'")
+        .await
+        .unwrap();
+    let locked = tx.conn().execute("SELECT FROM tenants").await.unwrap_err();
+    lock.rollback().await.unwrap();
+
+    let outcome = |error: sqlx::Error| Outcome::from(StoreError::from(error));
+    assert_eq!(outcome(slow), Outcome::retry("database unavailable"));
+    for away in [locked, sqlx::Error::PoolTimedOut] {
+        let cut_off = Outcome::CutOff {
+            reason: "database unavailable".into(),
+        };
+        assert_eq!(outcome(away), cut_off);
+    }
 }
 
 #[tokio::test]

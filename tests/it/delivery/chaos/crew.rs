@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -19,6 +20,7 @@ pub(super) struct Member {
     process: Option<Started>,
     next: Option<JoinHandle<Started>>,
     wakes_at: Option<Instant>,
+    waker: Option<JoinHandle<()>>,
 }
 
 impl Member {
@@ -30,6 +32,7 @@ impl Member {
             process: None,
             next: None,
             wakes_at: None,
+            waker: None,
         };
         member.start_next();
         member
@@ -39,7 +42,7 @@ impl Member {
         if let Some(process) = self.process.take() {
             self.note_alarms(&process.into_log());
         }
-        self.wakes_at = None;
+        self.forget_stop();
         self.next = Some(tokio::spawn(Started::new((self.make)())));
     }
 
@@ -66,8 +69,17 @@ impl Member {
         self.process.is_some()
     }
 
+    fn forget_stop(&mut self) {
+        self.wakes_at = None;
+        if let Some(waker) = self.waker.take() {
+            waker.abort();
+        }
+    }
+
     /// Kills it, also when it stands still, and starts the next one.
     pub(super) async fn kill(&mut self) {
+        // Before its number is somebody else's.
+        self.forget_stop();
         if let Some(process) = &mut self.process {
             process.signal(Signal::SIGKILL);
             process.ended().await;
@@ -75,11 +87,17 @@ impl Member {
         }
     }
 
-    /// Lets it stand still for a while, unless it does already.
+    /// Lets it stand still for a while, unless it does already. It goes on in time, though the stage be busy with a crash: a
+    /// stop that is meant to end before a hold must.
     pub(super) fn stop_for(&mut self, length: Duration) {
         if let Some(process) = self.process.as_ref().filter(|_| self.wakes_at.is_none()) {
             process.signal(Signal::SIGSTOP);
-            self.wakes_at = Some(Instant::now() + length);
+            let (pid, at) = (Pid::from_raw(process.pid()), Instant::now() + length);
+            self.wakes_at = Some(at);
+            self.waker = Some(tokio::spawn(async move {
+                tokio::time::sleep_until(at).await;
+                let _ = kill(pid, Signal::SIGCONT);
+            }));
         }
     }
 
@@ -94,7 +112,7 @@ impl Member {
             && self.wakes_at.is_some_and(|at| at <= now)
         {
             process.signal(Signal::SIGCONT);
-            self.wakes_at = None;
+            self.forget_stop();
         }
     }
 

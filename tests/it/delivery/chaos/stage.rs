@@ -27,6 +27,11 @@ const MORE_MAX: Duration = Duration::from_mins(1);
 /// Attempts that others settled than their owners.
 pub(super) const SETTLED_BY_EVIDENCE: &str =
     "SELECT count(*) FROM send_attempts WHERE resolved_by IN ('look_up', 'callback')";
+/// How long after a crash every process knows that its lock is gone, and has another one; each looks every two seconds.
+/// Before, it may begin without one, and against its stop nothing holds but the short hold.
+const LOCKS_BACK_AFTER: Duration = Duration::from_secs(3);
+/// Part of the stops that may be long which are; one in eight of all, since most come too soon after a crash.
+const LONG_SHARE: f64 = 1.0 / 3.0;
 /// People of one campaign; the next one starts when this one has gone out.
 pub(super) const PEOPLE: u32 = 2_000;
 
@@ -39,6 +44,7 @@ pub(super) struct Stage {
     pub(super) fake: Option<FakeTwilio>,
     pub(super) crew: Vec<Member>,
     pub(super) faults: BTreeMap<&'static str, u64>,
+    crashed_at: Option<Instant>,
 }
 
 impl Stage {
@@ -69,6 +75,7 @@ impl Stage {
             fake,
             crew,
             faults: BTreeMap::new(),
+            crashed_at: None,
         }
     }
 
@@ -115,6 +122,7 @@ impl Stage {
     async fn hurt_somebody(&mut self, random: &mut StdRng) {
         self.wake_all(Instant::now());
         let at = random.random_range(0..self.crew.len());
+        let length = self.draw_stop(random);
         let member = &mut self.crew[at];
         if !member.is_there().await {
             return;
@@ -123,11 +131,21 @@ impl Stage {
             member.kill().await;
             "kill"
         } else {
-            let length = random.random_range(self.profile.stop_ms.clone());
-            member.stop_for(Duration::from_millis(length));
+            member.stop_for(length);
             "stop"
         };
         *self.faults.entry(fault).or_default() += 1;
+    }
+
+    /// How long a process stands still that is stopped now.
+    fn draw_stop(&self, random: &mut StdRng) -> Duration {
+        let has_lock = self
+            .crashed_at
+            .is_none_or(|at| at.elapsed() > LOCKS_BACK_AFTER);
+        let is_long = random.random_bool(LONG_SHARE) && has_lock;
+        let long = self.profile.long_stop_ms.as_ref().filter(|_| is_long);
+        let range = long.unwrap_or(&self.profile.stop_ms).clone();
+        Duration::from_millis(random.random_range(range))
     }
 
     async fn crash_server(&mut self) {
@@ -139,6 +157,7 @@ impl Stage {
         // Whoever is stopped now comes back to another server, without its lock.
         self.cluster.crash().await;
         self.cluster.start().await;
+        self.crashed_at = Some(Instant::now());
     }
 
     fn wake_all(&mut self, now: Instant) {
