@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::clock::answer::answered_within;
 use crate::domain::ids::Incarnation;
 use crate::store::StoreResult;
@@ -20,6 +21,9 @@ use crate::store::incarnations::{self, NewIncarnation};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A connection that takes longer to be opened, looked at or ended is lost.
 const LOOK_MAX: Duration = Duration::from_secs(5);
+/// The longest that a connection may take to be opened, after others that took too long: a server that waits for its standby
+/// keeps each of them until that is back.
+const OPEN_MAX: Duration = Duration::from_mins(1);
 /// Between two tries to be somebody again.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
@@ -67,13 +71,16 @@ async fn live(
     ended: CancellationToken,
 ) {
     let _ended = ended.drop_guard();
+    let mut patience = LOOK_MAX;
     while !stop.is_cancelled() {
+        let asked_at = Clock::boottime();
         let opened = tokio::select! {
-            opened = answered_within(LOOK_MAX, open(&direct, &new)) => opened,
+            opened = answered_within(patience, open(&direct, &new)) => opened,
             () = stop.cancelled() => return,
         };
         match opened {
             Ok((mut conn, incarnation)) => {
+                patience = LOOK_MAX;
                 tracing::info!(incarnation = incarnation.0, "incarnation opened");
                 current.send_replace(Some(incarnation));
                 keep(&mut conn, incarnation, &stop).await;
@@ -89,6 +96,9 @@ async fn live(
             }
             Err(error) => {
                 tracing::warn!(%error, "no incarnation yet");
+                if Clock::boottime().saturating_sub(asked_at) >= patience {
+                    patience = (2 * patience).min(OPEN_MAX);
+                }
                 tokio::select! {
                     () = tokio::time::sleep(TRY_EVERY) => {}
                     () = stop.cancelled() => {}
