@@ -8,13 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{CampaignId, ImportId, MessageId, TenantId};
 
-/// Look at one message and send it if it may be sent.
+/// Look at a message, or at some that were let out together, and send those that may be sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SendMessage {
-    /// Whose message it is.
+    /// Whose messages they are.
     pub tenant_id: TenantId,
-    /// Which one.
-    pub message_id: MessageId,
+    /// Which ones.
+    pub message_ids: Vec<MessageId>,
+}
+
+impl SendMessage {
+    /// Messages of one job, at most.
+    pub const MESSAGES_MAX: usize = 4;
 }
 
 /// Freeze a campaign's audience and turn it into messages.

@@ -94,7 +94,8 @@ macro_rules! orders {
 }
 
 orders! {
-    SendMessage { queue: SEND, timeout_secs: 60, tries: 12, lane: |_| None, unique: |_| None },
+    // A job has some messages, which may have to wait for a slot.
+    SendMessage { queue: SEND, timeout_secs: 120, tries: 12, lane: |_| None, unique: |_| None },
     // Freezing an audience of millions is one statement.
     ExpandCampaign { queue: CAMPAIGNS, timeout_secs: 660, tries: 12, lane: |o| Some(o.tenant_id.0),
         unique: |o| Some(format!("expand:{}", o.campaign_id)) },
