@@ -40,7 +40,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::begin::{Answer, Begin, Permission};
@@ -94,20 +93,16 @@ struct Inner {
     carriers: Carriers,
     gates: Arc<Gates>,
     journal: Arc<Journal>,
-    /// Messages under way at once.
-    slots: Arc<Semaphore>,
     stop_now: CancellationToken,
 }
 
 impl Delivery {
-    /// Starts the batchers; `slots` messages are under way at once. After `stop_now` no call is made any more; permissions are
-    /// given back.
+    /// Starts the batchers. After `stop_now` no call is made any more; permissions are given back.
     pub fn start(
         db: Db,
         myself: Myself,
         holds: Holds,
         providers: ProviderSettings,
-        slots: usize,
         stop_now: CancellationToken,
     ) -> Self {
         let demo = DemoProvider::new(Arc::new(DatabaseLedger::spawn(db.clone())));
@@ -120,7 +115,6 @@ impl Delivery {
             db,
             myself,
             holds,
-            slots: Arc::new(Semaphore::new(slots.max(1))),
             stop_now,
         };
         Self {
@@ -138,15 +132,11 @@ impl Delivery {
         Delivered::of_all(join_all(each).await)
     }
 
-    /// Waits for a slot. From then on it goes on when nobody waits for it any more: a handler is stopped when its lease is
-    /// lost, and would leave a permission behind of which nobody says whether it was used.
+    /// It goes on when nobody waits for it any more: a handler is stopped when its lease is lost, and would leave a permission
+    /// behind of which nobody says whether it was used.
     async fn deliver_one(&self, key: MessageKey, errand: &Arc<Errand<Fence>>) -> Delivered {
-        let slot = self.inner.slots.clone().acquire_owned().await;
         let (inner, errand) = (Arc::clone(&self.inner), Arc::clone(errand));
-        let delivering = tokio::spawn(async move {
-            let _slot = slot;
-            inner.deliver(key, &errand).await
-        });
+        let delivering = tokio::spawn(async move { inner.deliver(key, &errand).await });
         delivering.await.unwrap_or(Delivered::NoAnswer)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::queue::{
-    Backoff, Delivered, EnqueueIn, Handlers, KindSpec, Outcome, Payload, QueueSpec,
+    Backoff, Delivered, EnqueueIn, Handlers, KindSpec, Outcome, Payload, QueueSpec, Weight,
 };
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
@@ -22,8 +23,10 @@ use crate::store::Tx;
 pub struct QueueLine {
     /// Its name in rows.
     pub name: &'static str,
-    /// Jobs of one process at once.
+    /// Jobs of one process at once, each by its weight.
     pub concurrency: usize,
+    /// What a job counts for.
+    pub weight: Weight,
     /// Whether tenants take turns.
     pub claims_in_turns: bool,
 }
@@ -43,16 +46,22 @@ pub const QUEUES: &[QueueLine] = &[
     QueueLine {
         name: SEND,
         concurrency: 256,
+        weight: Weight {
+            of: messages_of,
+            most: SendMessage::MESSAGES_MAX,
+        },
         claims_in_turns: false,
     },
     QueueLine {
         name: IMPORTS,
         concurrency: 2,
+        weight: Weight::ONE,
         claims_in_turns: true,
     },
     QueueLine {
         name: CAMPAIGNS,
         concurrency: 2,
+        weight: Weight::ONE,
         claims_in_turns: true,
     },
     // Some of them run for minutes, each mostly in one statement or in wait for a provider; those that come every second must
@@ -60,9 +69,15 @@ pub const QUEUES: &[QueueLine] = &[
     QueueLine {
         name: HOUSE,
         concurrency: 12,
+        weight: Weight::ONE,
         claims_in_turns: false,
     },
 ];
+
+/// Messages of a [`SendMessage`].
+fn messages_of(payload: &Value) -> usize {
+    payload["message_ids"].as_array().map_or(1, Vec::len)
+}
 
 macro_rules! orders {
     ($($order:ident { queue: $queue:expr, timeout_secs: $timeout:literal, tries: $tries:expr, lane: $lane:expr, unique: $unique:expr }),+ $(,)?) => {
@@ -94,8 +109,7 @@ macro_rules! orders {
 }
 
 orders! {
-    // A job has some messages, which may have to wait for a slot.
-    SendMessage { queue: SEND, timeout_secs: 120, tries: 12, lane: |_| None, unique: |_| None },
+    SendMessage { queue: SEND, timeout_secs: 60, tries: 12, lane: |_| None, unique: |_| None },
     // Freezing an audience of millions is one statement.
     ExpandCampaign { queue: CAMPAIGNS, timeout_secs: 660, tries: 12, lane: |o| Some(o.tenant_id.0),
         unique: |o| Some(format!("expand:{}", o.campaign_id)) },
@@ -168,6 +182,7 @@ pub fn service(line: QueueLine, context: &JobContext) -> (QueueSpec, Handlers) {
     let spec = QueueSpec {
         queue: line.name.into(),
         concurrency: line.concurrency,
+        weight: line.weight,
         claims_in_turns: line.claims_in_turns,
     };
     (spec, handlers(line.name, context))

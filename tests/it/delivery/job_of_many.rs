@@ -38,7 +38,7 @@ async fn those_that_are_let_out_together_share_jobs_and_few_have_one_each() {
     assert_eq!(world.number(WITHOUT_JOB).await, 0);
 }
 
-/// One call at once: while the first message of a job is through, the others have not begun.
+/// Few at once, so that jobs wait while others are under way.
 #[tokio::test]
 async fn a_job_is_there_until_the_last_of_its_messages_is_begun() {
     let world = World::start().await;
@@ -46,7 +46,7 @@ async fn a_job_is_there_until_the_last_of_its_messages_is_begun() {
     let campaign = world.campaign("Hello").await;
     world.let_out(campaign, PEOPLE as usize).await;
     let options = WorkerOptions {
-        concurrency: Some(1),
+        concurrency: Some(4),
         ..world.worker_options()
     };
     let worker = Worker::start(world.db.db(), options).await;

@@ -56,7 +56,6 @@ impl World {
                 me.clone(),
                 self.holds,
                 self.providers.clone(),
-                1,
                 stop,
             ),
             me,
