@@ -8,18 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{CampaignId, ImportId, MessageId, TenantId};
 
-/// Look at a message, or at some that were let out together, and send those that may be sent.
+/// Look at one message and send it if it may be sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SendMessage {
-    /// Whose messages they are.
+    /// Whose message it is.
     pub tenant_id: TenantId,
-    /// Which ones.
-    pub message_ids: Vec<MessageId>,
-}
-
-impl SendMessage {
-    /// Messages of one job, at most.
-    pub const MESSAGES_MAX: usize = 4;
+    /// Which one.
+    pub message_id: MessageId,
 }
 
 /// Freeze a campaign's audience and turn it into messages.

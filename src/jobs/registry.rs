@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::queue::{
-    Backoff, Delivered, EnqueueIn, Handlers, KindSpec, Outcome, Payload, QueueSpec, Weight,
+    Backoff, Delivered, EnqueueIn, Handlers, KindSpec, Outcome, Payload, QueueSpec,
 };
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
@@ -23,10 +22,8 @@ use crate::store::Tx;
 pub struct QueueLine {
     /// Its name in rows.
     pub name: &'static str,
-    /// Jobs of one process at once, each by its weight.
+    /// Jobs of one process at once.
     pub concurrency: usize,
-    /// What a job counts for.
-    pub weight: Weight,
     /// Whether tenants take turns.
     pub claims_in_turns: bool,
 }
@@ -46,22 +43,16 @@ pub const QUEUES: &[QueueLine] = &[
     QueueLine {
         name: SEND,
         concurrency: 256,
-        weight: Weight {
-            of: messages_of,
-            most: SendMessage::MESSAGES_MAX,
-        },
         claims_in_turns: false,
     },
     QueueLine {
         name: IMPORTS,
         concurrency: 2,
-        weight: Weight::ONE,
         claims_in_turns: true,
     },
     QueueLine {
         name: CAMPAIGNS,
         concurrency: 2,
-        weight: Weight::ONE,
         claims_in_turns: true,
     },
     // Some of them run for minutes, each mostly in one statement or in wait for a provider; those that come every second must
@@ -69,15 +60,9 @@ pub const QUEUES: &[QueueLine] = &[
     QueueLine {
         name: HOUSE,
         concurrency: 12,
-        weight: Weight::ONE,
         claims_in_turns: false,
     },
 ];
-
-/// Messages of a [`SendMessage`].
-fn messages_of(payload: &Value) -> usize {
-    payload["message_ids"].as_array().map_or(1, Vec::len)
-}
 
 macro_rules! orders {
     ($($order:ident { queue: $queue:expr, timeout_secs: $timeout:literal, tries: $tries:expr, lane: $lane:expr, unique: $unique:expr }),+ $(,)?) => {
@@ -182,7 +167,6 @@ pub fn service(line: QueueLine, context: &JobContext) -> (QueueSpec, Handlers) {
     let spec = QueueSpec {
         queue: line.name.into(),
         concurrency: line.concurrency,
-        weight: line.weight,
         claims_in_turns: line.claims_in_turns,
     };
     (spec, handlers(line.name, context))

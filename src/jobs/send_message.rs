@@ -1,4 +1,4 @@
-//! Hands messages to delivery.
+//! Hands one message to delivery.
 //!
 //! Running twice is harmless: `begin` commits an attempt before the provider is called and grants no second one while the
 //! first is open. A run that is granted nothing ends; an attempt without a result is settled, never sent again.
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Job, JobContext, Outcome, Run};
 use crate::delivery::Delivered;
+use crate::domain::ids::MessageKey;
 use crate::domain::orders::SendMessage;
 
 /// How long a look waits when the database gave no answer.
@@ -14,10 +15,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Job for SendMessage {
     async fn run(self, context: &JobContext, run: Run) -> Outcome {
-        let delivering = context
-            .delivery
-            .deliver(self.tenant_id, &self.message_ids, run.fence);
-        delivering.await.into()
+        let key = MessageKey {
+            tenant_id: self.tenant_id,
+            id: self.message_id,
+        };
+        context.delivery.deliver(key, run.fence).await.into()
     }
 }
 

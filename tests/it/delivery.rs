@@ -10,7 +10,6 @@ mod failover;
 mod feedback;
 mod hung;
 mod ids;
-mod job_of_many;
 mod leader;
 mod lifted;
 mod look_ups;

@@ -15,7 +15,6 @@ use apalis_core::task::task_id::TaskId;
 use chrono::{DateTime, Utc};
 use futures_util::task::AtomicWaker;
 use rand::Rng;
-use serde_json::Value;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -134,12 +133,10 @@ impl Fetcher {
             let Some(room) = self.unless_closed(Self::room).await else {
                 break;
             };
-            // As if each were the heaviest: what is left of the room is for the next claim.
-            let jobs = room.div_ceil(self.spec.weight.most.max(1));
-            match answered(self.claim(jobs)).await {
+            match answered(self.claim(room)).await {
                 Ok(claimed) => {
                     trouble.over();
-                    if claimed < jobs {
+                    if claimed < room {
                         self.unless_closed(Self::quiet).await;
                     }
                 }
@@ -251,46 +248,25 @@ impl Fetcher {
         self.core
             .counters
             .claimed(&self.spec.queue, claimed.len() as u64);
-        let read: Vec<(Claimed, Payload)> = claimed
-            .into_iter()
-            .map(|job| {
-                let payload = serde_json::from_str(&job.payload);
-                (job, payload)
-            })
-            .collect();
         let slots = &self.hatch.slots;
-        let new: Vec<NewTicket> = read
-            .iter()
-            .map(|(job, payload)| NewTicket {
-                fence: Fence {
-                    id: job.id,
-                    attempt: job.attempt,
-                    lease: lease.number,
-                },
-                max_attempts: job.max_attempts,
-                starts: job.starts,
-                weight: self.weight(payload),
-            })
-            .collect();
-        slots.take(new.iter().map(|ticket| ticket.weight).sum());
-        let tickets = self.core.desk.admit(new.into_iter(), slots, lease_ends);
-        let tasks = read
+        slots.take(claimed.len());
+        let new = claimed.iter().map(|job| NewTicket {
+            fence: Fence {
+                id: job.id,
+                attempt: job.attempt,
+                lease: lease.number,
+            },
+            max_attempts: job.max_attempts,
+            starts: job.starts,
+        });
+        let tickets = self.core.desk.admit(new, slots, lease_ends);
+        let tasks = claimed
             .into_iter()
             .zip(tickets)
-            .filter_map(|((job, payload), ticket)| to_task(job, payload, Holder(ticket)));
+            .filter_map(|(job, ticket)| to_task(job, Holder(ticket)));
         self.hatch.push(tasks);
     }
-
-    fn weight(&self, payload: &Payload) -> usize {
-        let weight = payload
-            .as_ref()
-            .map_or(1, |payload| (self.spec.weight.of)(payload));
-        weight.max(1)
-    }
 }
-
-/// What a job is to do, if that can be read.
-type Payload = serde_json::Result<Value>;
 
 /// What a handler is told beside the payload.
 #[derive(Debug, Clone)]
@@ -301,8 +277,8 @@ pub(super) struct Envelope {
 }
 
 /// The job as apalis carries it. One whose payload cannot be read goes to the dead jobs and no further.
-fn to_task(job: Claimed, payload: Payload, holder: Holder) -> Option<Task<Order>> {
-    match payload {
+fn to_task(job: Claimed, holder: Holder) -> Option<Task<Order>> {
+    match serde_json::from_str(&job.payload) {
         Ok(payload) => {
             let order = Order {
                 kind: job.kind,

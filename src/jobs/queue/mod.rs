@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub use backend::{Decoded, Order, PgBackend};
 pub use backoff::Backoff;
 pub use counters::Totals;
-pub use engine::{Announcer, Drained, Engine, EngineConfig, QueueSpec, Weight};
+pub use engine::{Announcer, Drained, Engine, EngineConfig, QueueSpec};
 pub use enqueue::{EnqueueIn, IntoJobs, enqueue};
 pub use fence::Fence;
 pub use layer::{Answer, Complete, CompleteLayer};

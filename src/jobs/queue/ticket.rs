@@ -50,8 +50,6 @@ pub(super) struct Ticket {
     pub(super) max_attempts: i16,
     /// Runs in a row, this one among them, none of which was heard of again.
     pub(super) starts: i16,
-    /// Slots that it takes.
-    weight: usize,
     /// Told when the handler has to stop: the lease is lost, or a drain ran out of patience.
     pub(super) cancel: CancellationToken,
     is_lost: AtomicBool,
@@ -90,7 +88,7 @@ impl Ticket {
         if before == RUNNING && self.desk.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.desk.changed.notify_waiters();
         }
-        self.slots.free(self.weight);
+        self.slots.free(1);
     }
 
     /// Somebody else has the job: its handler is stopped, and what it says changes nothing.
@@ -153,7 +151,6 @@ pub(super) struct NewTicket {
     pub(super) fence: Fence,
     pub(super) max_attempts: i16,
     pub(super) starts: i16,
-    pub(super) weight: usize,
 }
 
 impl Desk {
@@ -183,7 +180,6 @@ impl Desk {
                     fence: new.fence,
                     max_attempts: new.max_attempts,
                     starts: new.starts,
-                    weight: new.weight,
                     cancel: CancellationToken::new(),
                     is_lost: AtomicBool::new(false),
                     stage: AtomicU8::new(WAITING),

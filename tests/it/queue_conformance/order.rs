@@ -2,11 +2,8 @@
 
 use std::collections::HashSet;
 
-use engageninja::jobs::queue::{Outcome, Weight};
-
-use super::crew::{Crew, Setup, in_lane, live, note, notes, put};
+use super::crew::{Crew, Setup, in_lane, note, notes, put};
 use crate::harness::db::TestDb;
-use crate::harness::eventually;
 
 #[tokio::test]
 async fn the_lower_priority_goes_first_and_then_the_older_job() {
@@ -86,42 +83,4 @@ async fn more_lanes_than_slots_are_served_in_turn() {
     let first: HashSet<_> = crew.log.numbers()[..50].iter().map(|n| n / 3).collect();
     assert_eq!(first.len(), 50, "each lane once before any of them twice");
     crew.stop().await;
-}
-
-/// So that no process claims more than it can do while another has nothing.
-#[tokio::test]
-async fn a_job_that_counts_for_four_takes_four_slots() {
-    let test = TestDb::new().await;
-    let db = test.db();
-    let setup = Setup {
-        concurrency: 8,
-        weight: Weight { of: |_| 4, most: 4 },
-        ..Setup::default()
-    };
-    let (open, gate) = tokio::sync::watch::channel(false);
-    let start = |db: &engageninja::store::Db| {
-        let gate = gate.clone();
-        Crew::start(db, &setup, move |_| {
-            let mut gate = gate.clone();
-            async move {
-                gate.wait_for(|is_open| *is_open).await.unwrap();
-                Outcome::Done
-            }
-        })
-    };
-    put(&db, notes(0..6)).await;
-    let one = start(&db);
-    one.log.until(2).await;
-    let another = start(&db);
-    another.log.until(2).await;
-    // A third one would leave no other trace.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    assert_eq!(one.log.starts().len(), 2);
-    assert_eq!(another.log.starts().len(), 2);
-
-    open.send(true).unwrap();
-    eventually("all are done", || async { live(&db).await == 0 }).await;
-    assert_eq!(one.log.starts().len() + another.log.starts().len(), 6);
-    one.stop().await;
-    another.stop().await;
 }
