@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use engageninja::delivery::incarnation::Myself;
-use engageninja::dev::fake_twilio::{Act, Reply, Weather};
 use engageninja::domain::counts::CountWord;
 use engageninja::jobs::worker::{Worker, WorkerOptions};
 use engageninja::store::StoreError;
@@ -15,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::harness::db::Cluster;
 use crate::harness::doubts::process;
 use crate::harness::silence::Way;
-use crate::harness::twilio::{TwilioWorld, silent};
+use crate::harness::twilio::TwilioWorld;
 use crate::harness::world::World;
 use crate::harness::{TempDir, eventually, within};
 
@@ -206,21 +205,7 @@ async fn a_refusal_that_is_recorded_again_is_counted_once() {
     let cluster = Cluster::dedicated(true).await;
     let it = TwilioWorld::on(World::on(cluster.db().await).await).await;
     // Time to let commits wait while it is called.
-    it.fake.set_weather(Weather {
-        before_ms: (5_000, 5_000),
-        ..silent()
-    });
-    it.fake.script([Act::untaken(Reply::Error {
-        status: 401,
-        code: 20003,
-    })]);
-    it.world.add_contacts(1).await;
-    let worker = it.world.worker().await;
-    it.world.campaign("Hello").await;
-    eventually("it is called", || async {
-        it.fake.ledger().requested().len() == 1
-    })
-    .await;
+    let (worker, _) = it.call_that_is_refused_after(5_000).await;
     it.world.wait_for_standby("nobody").await;
     eventually("the refusal is committed and waits", || async {
         let waiting = format!("SELECT count(*) {FINISHES}");

@@ -8,8 +8,9 @@ use engageninja::dev::fake_twilio::{Act, Reply, Weather};
 use engageninja::domain::attempt::CallOutcome;
 use engageninja::domain::channel::{Channel, Provider};
 use engageninja::domain::counts::CountWord;
-use engageninja::domain::ids::{AttemptId, MessageKey};
+use engageninja::domain::ids::{AttemptId, CampaignId, MessageKey};
 use engageninja::domain::status::Status;
+use engageninja::jobs::worker::Worker;
 use sqlx::Row;
 
 use super::settle::{Office, Owner};
@@ -18,6 +19,28 @@ use crate::harness::twilio::{TwilioWorld, silent};
 use crate::harness::world::World;
 
 const DRAIN: Duration = Duration::from_secs(5);
+
+impl TwilioWorld {
+    /// A worker whose one call is under way, and will be refused for its credentials.
+    pub async fn call_that_is_refused_after(&self, ms: u64) -> (Worker, CampaignId) {
+        self.fake.set_weather(Weather {
+            before_ms: (ms, ms),
+            ..silent()
+        });
+        self.fake.script([Act::untaken(Reply::Error {
+            status: 401,
+            code: 20003,
+        })]);
+        self.world.add_contacts(1).await;
+        let worker = self.world.worker().await;
+        let campaign = self.world.campaign("Hello").await;
+        eventually("it is called", || async {
+            self.fake.ledger().requested().len() == 1
+        })
+        .await;
+        (worker, campaign)
+    }
+}
 
 impl World {
     /// As if this server had forgotten the one attempt that is open, and another process had begun the message on it.
@@ -147,21 +170,7 @@ async fn an_outcome_of_which_nobody_knows_the_token_closes_the_attempt_with_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_to_a_forgotten_call_leaves_the_attempt_of_another_process_open() {
     let it = TwilioWorld::start().await;
-    it.fake.set_weather(Weather {
-        before_ms: (3_000, 3_000),
-        ..silent()
-    });
-    it.fake.script([Act::untaken(Reply::Error {
-        status: 401,
-        code: 20003,
-    })]);
-    it.world.add_contacts(1).await;
-    let worker = it.world.worker().await;
-    let campaign = it.world.campaign("Hello").await;
-    eventually("it is called", || async {
-        it.fake.ledger().requested().len() == 1
-    })
-    .await;
+    let (worker, campaign) = it.call_that_is_refused_after(3_000).await;
     it.world.begin_anew().await;
 
     let jobs = "SELECT count(*) FROM jobs WHERE queue = 'send'";
