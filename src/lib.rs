@@ -6,9 +6,9 @@
 //!    [`ExpandCampaign`](domain::orders::ExpandCampaign) is ordered, all in one transaction.
 //! 2. A worker claims that job ([`jobs::queue`]). [`jobs::expand_campaign`] freezes the audience, renders 2,000 people at
 //!    a time and hands them to [`delivery::intake`], the one door for messages.
-//! 3. [`delivery::release`] lets out what may go now: tenants take turns, then their lanes; each message gets a
+//! 3. [`delivery::release`] lets out what may go now: tenants take turns, then their lanes; a few messages share a
 //!    [`SendMessage`](domain::orders::SendMessage) job.
-//! 4. That job is five lines long. [`delivery::Delivery::deliver`] *begins* (an attempt is committed before the call),
+//! 4. That job is five lines long. For each of them [`delivery::Delivery::deliver`] *begins* (an attempt is committed before the call),
 //!    *calls* one of the [`providers`], and *finishes* (outcome, phase, counts and job in one commit).
 //! 5. Killed in between, the job runs again and begin grants nothing; [`delivery::resolve`] settles the open attempt.
 //! 6. What the provider says afterwards is merged by rank in [`delivery::inbox`].

@@ -29,13 +29,13 @@ const BATCH: BatchSpec = BatchSpec {
 /// Between two tries while the database is away.
 const TRY_EVERY: Duration = Duration::from_millis(250);
 
-/// What came of one permission, and the job that looked at the message.
+/// What came of one permission.
 #[derive(Debug, Clone)]
 pub(super) struct Finished {
     /// What came of it.
     pub(super) known: Known,
-    /// The job.
-    pub(super) fence: Fence,
+    /// The job that looked at the message, where it was the last one that the job had left.
+    pub(super) fence: Option<Fence>,
 }
 
 /// The batcher of outcomes. Clones share it.
@@ -92,8 +92,10 @@ async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<(
     let opted_out: Vec<(MessageKey, String)> = known.iter().filter_map(opt_out).collect();
     suppress_recipients(&mut tx, &opted_out).await?;
     // A fence that finds nothing belongs to a run that lost its lease; the outcome is true all the same.
-    let fences: Vec<Fence> = finished.iter().map(|one| one.fence).collect();
-    Fence::complete_many(tx.conn(), &fences).await?;
+    let fences: Vec<Fence> = finished.iter().filter_map(|one| one.fence).collect();
+    if !fences.is_empty() {
+        Fence::complete_many(tx.conn(), &fences).await?;
+    }
     tx.commit().await
 }
 

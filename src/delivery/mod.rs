@@ -1,7 +1,7 @@
 //! One message, one call: from the backlog to the provider, exactly once in effect.
 //!
-//! The story in code: [`intake`] accepts messages; [`release`] lets them out in turns, a job each; [`Delivery::deliver`] is
-//! what such a job does: *begin* commits an attempt as open and says whether the call may be made, *call* makes it, *finish*
+//! The story in code: [`intake`] accepts messages; [`release`] lets them out in turns, a job for a few; [`Delivery::deliver`] is
+//! what such a job does, for each of them: *begin* commits an attempt as open and says whether the call may be made, *call* makes it, *finish*
 //! stores what came of it together with the job's completion. Killed in between, the attempt stays open and is never sent
 //! again; [`resolve`] settles it. What the provider says afterwards is merged by [`inbox`].
 
@@ -13,6 +13,7 @@ mod carriers;
 pub mod contacts;
 mod deal;
 pub mod demo_seed;
+mod errand;
 mod feedback;
 mod finish;
 mod forgotten;
@@ -38,10 +39,12 @@ mod unanswered;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use self::begin::{Answer, Begin, Permission};
 use self::carriers::Carriers;
+use self::errand::Errand;
 use self::finish::{Finish, Finished};
 use self::gates::{Gates, Pass};
 use self::incarnation::Myself;
@@ -53,7 +56,7 @@ use crate::clock::Clock;
 use crate::domain::attempt::{CallOutcome, Verdict};
 use crate::domain::channel;
 use crate::domain::holds::Holds;
-use crate::domain::ids::{AttemptId, MessageKey};
+use crate::domain::ids::{AttemptId, MessageId, MessageKey, TenantId};
 use crate::domain::message::{DropReason, Phase};
 use crate::jobs::queue::Fence;
 use crate::providers::demo::DemoProvider;
@@ -63,13 +66,13 @@ use crate::store::messages::CallContent;
 use crate::store::messages::locked::{Step, lock_messages, save_steps};
 use crate::store::{Db, StoreResult};
 
-/// What became of one job that looked at a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What became of a job that looked at messages, or of one of them; what comes last decides over the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Delivered {
-    /// An outcome is stored, and the job was completed with it.
-    Settled,
     /// There was nothing to do, or it is done.
     Done,
+    /// An outcome is stored, and the job was completed with it.
+    Settled,
     /// The database gave no answer: look again later.
     NoAnswer,
 }
@@ -119,75 +122,100 @@ impl Delivery {
         }
     }
 
-    /// Looks at one message and sends it if it may be sent. `fence` is the job that says so.
-    ///
+    /// Looks at messages and sends those that may be sent. `fence` is the job that says so; `one_is_done` is called after each.
+    pub async fn deliver(
+        &self,
+        tenant_id: TenantId,
+        ids: &[MessageId],
+        fence: Fence,
+        one_is_done: impl Fn() + Sync,
+    ) -> Delivered {
+        let errand = Arc::new(Errand::new(fence, ids.len()));
+        let each = ids.iter().map(async |id| {
+            let key = MessageKey { tenant_id, id: *id };
+            let delivered = self.deliver_one(key, &errand).await;
+            one_is_done();
+            delivered
+        });
+        Delivered::of_all(join_all(each).await)
+    }
+
     /// It goes on when nobody waits for it any more: a handler is stopped when its lease is lost, and would leave a permission
     /// behind of which nobody says whether it was used.
-    pub async fn deliver(&self, key: MessageKey, fence: Fence) -> Delivered {
-        let inner = Arc::clone(&self.inner);
-        let delivering = tokio::spawn(async move { inner.deliver(key, fence).await });
+    async fn deliver_one(&self, key: MessageKey, errand: &Arc<Errand<Fence>>) -> Delivered {
+        let (inner, errand) = (Arc::clone(&self.inner), Arc::clone(errand));
+        let delivering = tokio::spawn(async move { inner.deliver(key, &errand).await });
         delivering.await.unwrap_or(Delivered::NoAnswer)
     }
 }
 
+impl Delivered {
+    /// What became of a job, from what became of each of its messages.
+    fn of_all(each: Vec<Self>) -> Self {
+        // The job is there still, to come again, or one of them has completed it.
+        each.into_iter().max().unwrap_or(Self::Done)
+    }
+}
+
 impl Inner {
-    async fn deliver(&self, key: MessageKey, fence: Fence) -> Delivered {
+    async fn deliver(&self, key: MessageKey, errand: &Errand<Fence>) -> Delivered {
         let asked_at = Clock::boottime();
         match self.begin.ask(key).await {
             Answer::Granted(permission) => {
-                let finished = self.call(key, *permission, fence, asked_at).await;
-                if self.finish.record(finished).await {
-                    Delivered::Settled
-                } else {
-                    Delivered::NoAnswer
+                let known = self.call(key, *permission, asked_at).await;
+                let fence = errand.is_over();
+                let is_last = fence.is_some();
+                match self.finish.record(Finished { known, fence }).await {
+                    true if is_last => Delivered::Settled,
+                    true => Delivered::Done,
+                    false => Delivered::NoAnswer,
                 }
             }
             Answer::Denied(verdict) => match self.put_away(key, verdict).await {
-                Ok(()) => Delivered::Done,
+                Ok(()) => {
+                    // Whoever has nothing to store leaves the job to its queue.
+                    let _ = errand.is_over();
+                    Delivered::Done
+                }
                 Err(error) => {
                     tracing::warn!(%error, message.id = %key.id, "message not put away");
+                    errand.has_no_answer();
                     Delivered::NoAnswer
                 }
             },
-            Answer::Unknown => Delivered::NoAnswer,
+            Answer::Unknown => {
+                errand.has_no_answer();
+                Delivered::NoAnswer
+            }
         }
     }
 
-    async fn call(
-        &self,
-        key: MessageKey,
-        permission: Permission,
-        fence: Fence,
-        asked_at: Duration,
-    ) -> Finished {
+    async fn call(&self, key: MessageKey, permission: Permission, asked_at: Duration) -> Known {
         let Permission {
             attempt_no,
             attempt_id,
             incarnation,
             content,
         } = permission;
-        let finished = |content: Option<&CallContent>, outcome| Finished {
-            known: Known {
-                key,
-                attempt_no,
-                attempt_id: Some(attempt_id),
-                channel: content.map_or(channel::Channel::Sms, |c| c.channel),
-                provider: content.map_or(channel::Provider::Demo, |c| c.provider),
-                account_ref: content.map(|c| c.account_ref.clone()).unwrap_or_default(),
-                outcome,
-                resolved_by: OWNER,
-            },
-            fence,
+        let known = |content: Option<&CallContent>, outcome| Known {
+            key,
+            attempt_no,
+            attempt_id: Some(attempt_id),
+            channel: content.map_or(channel::Channel::Sms, |c| c.channel),
+            provider: content.map_or(channel::Provider::Demo, |c| c.provider),
+            account_ref: content.map(|c| c.account_ref.clone()).unwrap_or_default(),
+            outcome,
+            resolved_by: OWNER,
         };
         let aborted = |reason: &str| CallOutcome::Aborted {
             reason: reason.into(),
         };
         let Some(content) = content else {
-            return finished(None, aborted("the content could not be read"));
+            return known(None, aborted("the content could not be read"));
         };
         let request = match self.request(&content, attempt_no, attempt_id) {
             Ok(request) => request,
-            Err(outcome) => return finished(Some(&content), outcome),
+            Err(outcome) => return known(Some(&content), outcome),
         };
         let provider = self.carriers.provider_for(
             content.provider,
@@ -215,13 +243,13 @@ impl Inner {
                         incarnation,
                         started_at: self.db.clock().now(),
                     };
-                    let known = finished(Some(&content), aborted("")).known;
+                    let known = known(Some(&content), aborted(""));
                     self.make(&*provider, &request, attempt, known).await
                 }
             }
             Err(code) => CallOutcome::Halted { code: code.into() },
         };
-        finished(Some(&content), outcome)
+        known(Some(&content), outcome)
     }
 
     /// Makes a call that the journal remembers. What the simulated provider took is in the same database and forgotten with it.

@@ -4,17 +4,36 @@
 //! stored name is never changed and never used again.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ids::{CampaignId, ImportId, MessageId, TenantId};
 
-/// Look at one message and send it if it may be sent.
+/// Look at a message, or at some that were let out together, and send those that may be sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SendMessage {
-    /// Whose message it is.
+    /// Whose messages they are.
     pub tenant_id: TenantId,
-    /// Which one.
-    pub message_id: MessageId,
+    /// Which ones. A version that had a job for each wrote `message_id`.
+    #[serde(alias = "message_id", deserialize_with = "one_or_many")]
+    pub message_ids: Vec<MessageId>,
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MessageId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(MessageId),
+        Many(Vec<MessageId>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(id) => vec![id],
+        OneOrMany::Many(ids) => ids,
+    })
+}
+
+impl SendMessage {
+    /// Messages of one job, at most.
+    pub const MESSAGES_MAX: usize = 4;
 }
 
 /// Freeze a campaign's audience and turn it into messages.
@@ -142,4 +161,25 @@ names! {
     FoldProviderEvents = "fold-provider-events",
     ResolveDoubt = "resolve-doubt",
     ReconcileProvider = "reconcile-provider",
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_job_of_one_message_is_read_as_well() {
+        let (tenant, message) = (TenantId(Uuid::from_u128(1)), MessageId(Uuid::from_u128(2)));
+        for (name, ids) in [
+            ("message_id", json!(message)),
+            ("message_ids", json!([message])),
+        ] {
+            let payload = json!({ "tenant_id": tenant, name: ids });
+            let order: SendMessage = serde_json::from_value(payload).unwrap();
+            assert_eq!(order.message_ids, [message]);
+        }
+    }
 }

@@ -32,7 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Job for ExpandCampaign {
     async fn run(self, context: &JobContext, run: Run) -> Outcome {
-        match expand(&self, context, run).await {
+        match expand(&self, context, &run).await {
             Ok(Progress::Done) => Outcome::Done,
             Ok(Progress::MoreToDo) => Outcome::Snooze(Duration::ZERO),
             Ok(Progress::Elsewhere) => Outcome::Snooze(LOOK_AGAIN),
@@ -48,7 +48,7 @@ enum Progress {
     Elsewhere,
 }
 
-async fn expand(order: &ExpandCampaign, context: &JobContext, run: Run) -> StoreResult<Progress> {
+async fn expand(order: &ExpandCampaign, context: &JobContext, run: &Run) -> StoreResult<Progress> {
     let started_at = Clock::boottime();
     let Some(plan) = prepare(order, context).await? else {
         return Ok(Progress::Done);

@@ -30,7 +30,7 @@ const WORK_MAX: Duration = Duration::from_secs(5);
 
 impl Job for ImportContacts {
     async fn run(self, context: &JobContext, run: Run) -> Outcome {
-        match import(&self, context, run).await {
+        match import(&self, context, &run).await {
             Ok(Progress::Done) => Outcome::Done,
             Ok(Progress::MoreToDo) => Outcome::Snooze(Duration::ZERO),
             Err(error) => error.into(),
@@ -47,7 +47,7 @@ pub enum Progress {
     MoreToDo,
 }
 
-async fn import(order: &ImportContacts, context: &JobContext, run: Run) -> StoreResult<Progress> {
+async fn import(order: &ImportContacts, context: &JobContext, run: &Run) -> StoreResult<Progress> {
     let started_at = Clock::boottime();
     loop {
         if import_chunk(order, &context.db, &context.mac_key).await? == Progress::Done {

@@ -27,7 +27,7 @@ pub mod worker;
 use std::future::Future;
 
 pub use self::queue::Outcome;
-use self::queue::{Fence, Payload};
+use self::queue::{Fence, Load, Payload};
 use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::delivery::Delivery;
@@ -47,10 +47,12 @@ pub struct JobContext {
 }
 
 /// This run of this job.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Run {
     /// Completes the job in the handler's own transaction.
     pub fence: Fence,
+    /// The slots the job has.
+    pub load: Load,
     /// Which try it is, from 1.
     pub attempt: i16,
 }
@@ -58,7 +60,7 @@ pub struct Run {
 impl Run {
     /// A part of the work is done and committed: the job has its tries anew, so that one which gets on is not given up,
     /// however often its workers are killed.
-    async fn gets_on<P: Payload>(self, db: &Db) -> StoreResult<()> {
+    async fn gets_on<P: Payload>(&self, db: &Db) -> StoreResult<()> {
         let mut tx = db.batch().begin().await?;
         self.fence.renew_tries(tx.conn(), P::MAX_ATTEMPTS).await?;
         tx.commit().await

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::queue::{
-    Backoff, Delivered, EnqueueIn, Handlers, KindSpec, Outcome, Payload, QueueSpec,
+    Backoff, Delivered, EnqueueIn, Handlers, KindSpec, Outcome, Payload, QueueSpec, Weight,
 };
 use super::{Job, JobContext, Run};
 use crate::domain::orders::{
@@ -22,8 +23,10 @@ use crate::store::Tx;
 pub struct QueueLine {
     /// Its name in rows.
     pub name: &'static str,
-    /// Jobs of one process at once.
+    /// Jobs of one process at once, each by its weight.
     pub concurrency: usize,
+    /// What a job counts for.
+    pub weight: Weight,
     /// Whether tenants take turns.
     pub claims_in_turns: bool,
 }
@@ -43,16 +46,22 @@ pub const QUEUES: &[QueueLine] = &[
     QueueLine {
         name: SEND,
         concurrency: 256,
+        weight: Weight {
+            of: messages_of,
+            most: SendMessage::MESSAGES_MAX,
+        },
         claims_in_turns: false,
     },
     QueueLine {
         name: IMPORTS,
         concurrency: 2,
+        weight: Weight::ONE,
         claims_in_turns: true,
     },
     QueueLine {
         name: CAMPAIGNS,
         concurrency: 2,
+        weight: Weight::ONE,
         claims_in_turns: true,
     },
     // Some of them run for minutes, each mostly in one statement or in wait for a provider; those that come every second must
@@ -60,9 +69,15 @@ pub const QUEUES: &[QueueLine] = &[
     QueueLine {
         name: HOUSE,
         concurrency: 12,
+        weight: Weight::ONE,
         claims_in_turns: false,
     },
 ];
+
+/// Messages of a [`SendMessage`].
+fn messages_of(payload: &Value) -> usize {
+    payload["message_ids"].as_array().map_or(1, Vec::len)
+}
 
 macro_rules! orders {
     ($($order:ident { queue: $queue:expr, timeout_secs: $timeout:literal, tries: $tries:expr, lane: $lane:expr, unique: $unique:expr }),+ $(,)?) => {
@@ -151,6 +166,7 @@ fn with<J: Job>(handlers: Handlers, timeout: Duration, context: JobContext) -> H
                 Ok(order) => {
                     let run = Run {
                         fence: delivered.fence,
+                        load: delivered.load,
                         attempt: delivered.attempt,
                     };
                     order.run(&context, run).await
@@ -167,6 +183,7 @@ pub fn service(line: QueueLine, context: &JobContext) -> (QueueSpec, Handlers) {
     let spec = QueueSpec {
         queue: line.name.into(),
         concurrency: line.concurrency,
+        weight: line.weight,
         claims_in_turns: line.claims_in_turns,
     };
     (spec, handlers(line.name, context))

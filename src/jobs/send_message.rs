@@ -1,4 +1,4 @@
-//! Hands one message to delivery.
+//! Hands messages to delivery.
 //!
 //! Running twice is harmless: `begin` commits an attempt before the provider is called and grants no second one while the
 //! first is open. A run that is granted nothing ends; an attempt without a result is settled, never sent again.
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::{Job, JobContext, Outcome, Run};
 use crate::delivery::Delivered;
-use crate::domain::ids::MessageKey;
 use crate::domain::orders::SendMessage;
 
 /// How long a look waits when the database gave no answer.
@@ -15,11 +14,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Job for SendMessage {
     async fn run(self, context: &JobContext, run: Run) -> Outcome {
-        let key = MessageKey {
-            tenant_id: self.tenant_id,
-            id: self.message_id,
-        };
-        context.delivery.deliver(key, run.fence).await.into()
+        // Its slot is free for another while the slower ones are under way.
+        let one_is_done = || run.load.lighten();
+        let delivering =
+            context
+                .delivery
+                .deliver(self.tenant_id, &self.message_ids, run.fence, one_is_done);
+        delivering.await.into()
     }
 }
 

@@ -10,6 +10,7 @@ mod failover;
 mod feedback;
 mod hung;
 mod ids;
+mod job_of_many;
 mod leader;
 mod lifted;
 mod look_ups;

@@ -181,7 +181,7 @@ twice! {
         let released = world.let_out(campaign, 20).await;
         let orders: Vec<SendMessage> = released
             .iter()
-            .map(|key| SendMessage { tenant_id: key.tenant_id, message_id: key.id })
+            .map(|key| SendMessage { tenant_id: key.tenant_id, message_ids: vec![key.id] })
             .collect();
 
         // The release has ordered each once already. No gate: they meet in one batch.

@@ -313,11 +313,12 @@ async fn release_in_order(db: Db, window: i64, stop: CancellationToken) -> Store
         release::renew_term(&mut tx, epoch, Duration::from_secs(5), 0).await?;
         let picked = pick_in_order(&mut tx, window).await?;
         let jobs: Vec<NewJob> = picked
-            .iter()
-            .map(|key| {
+            .chunk_by(|one, next| one.tenant_id == next.tenant_id)
+            .flat_map(|same| same.chunks(SendMessage::MESSAGES_MAX))
+            .map(|keys| {
                 NewJob::from(SendMessage {
-                    tenant_id: key.tenant_id,
-                    message_id: key.id,
+                    tenant_id: keys[0].tenant_id,
+                    message_ids: keys.iter().map(|key| key.id).collect(),
                 })
             })
             .collect();

@@ -23,12 +23,14 @@ const PASSES_MAX: usize = 4;
 /// When a halted lane is looked at again, since a halt may be lifted.
 const HALTED_RETRY: TimeDelta = TimeDelta::seconds(1);
 
-/// The job that looks at a message which was let out.
+/// The jobs that look at messages which were let out. A job is three row writes, so that many messages share some.
 const HINT: Hint<'static> = Hint {
     queue: SendMessage::QUEUE,
     kind: SendMessage::KIND,
     priority: 0,
     max_attempts: SendMessage::MAX_ATTEMPTS,
+    messages_max: SendMessage::MESSAGES_MAX as i64,
+    jobs_apart: 16,
 };
 
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::{BenchError, KIND, PATIENCE, QUEUE};
 use crate::jobs::queue::{
-    Backoff, Engine, EngineConfig, Handlers, KindSpec, Outcome, QueueSpec, Tuning, Workers,
+    Backoff, Engine, EngineConfig, Handlers, KindSpec, Outcome, QueueSpec, Tuning, Weight, Workers,
 };
 use crate::jobs::worker::announcements;
 use crate::store::Db;
@@ -103,6 +103,7 @@ where
     let spec = QueueSpec {
         queue: QUEUE.to_owned(),
         concurrency: CONCURRENCY,
+        weight: Weight::ONE,
         claims_in_turns,
     };
     let workers = Workers::new(engine.clone()).serve(spec, handlers);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
@@ -41,10 +42,27 @@ pub struct EngineConfig {
 pub struct QueueSpec {
     /// The queue's name.
     pub queue: String,
-    /// Jobs of it that may be claimed and not ended at once, 1 or more.
+    /// Jobs of it that may be claimed and not ended at once, each by its weight; 1 or more.
     pub concurrency: usize,
+    /// What a job counts for.
+    pub weight: Weight,
     /// Whether its lanes take turns. Without, it is first in, first out, and much faster.
     pub claims_in_turns: bool,
+}
+
+/// For how many a job counts, by its payload: one that does the work of several takes the slots of several, so that no process
+/// claims more than it can do while another has nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight {
+    /// Of one job, 1 or more.
+    pub of: fn(&Value) -> usize,
+    /// Of any.
+    pub most: usize,
+}
+
+impl Weight {
+    /// Each counts for one.
+    pub const ONE: Self = Self { of: |_| 1, most: 1 };
 }
 
 /// The running engine. Clones share it.

@@ -15,6 +15,7 @@ use apalis_core::task::task_id::TaskId;
 use chrono::{DateTime, Utc};
 use futures_util::task::AtomicWaker;
 use rand::Rng;
+use serde_json::Value;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -110,6 +111,9 @@ pub(super) struct Fetcher {
     low: LowWater,
     net: Net,
     last_lane: Uuid,
+    /// What a job counted for lately. A claim can only guess, and what it brings in beyond the room runs all the same: the next
+    /// one waits until there is room again.
+    usual_weight: f64,
 }
 
 impl Fetcher {
@@ -123,6 +127,7 @@ impl Fetcher {
             net: Net::new(NET_PART),
             // Somewhere in the ring, so that many processes do not all begin with the same lanes.
             last_lane: Uuid::from_u128(rand::random()),
+            usual_weight: spec.weight.most.max(1) as f64,
             spec,
         }
     }
@@ -133,10 +138,11 @@ impl Fetcher {
             let Some(room) = self.unless_closed(Self::room).await else {
                 break;
             };
-            match answered(self.claim(room)).await {
+            let jobs = (room as f64 / self.usual_weight).ceil() as usize;
+            match answered(self.claim(jobs)).await {
                 Ok(claimed) => {
                     trouble.over();
-                    if claimed < room {
+                    if claimed < jobs {
                         self.unless_closed(Self::quiet).await;
                     }
                 }
@@ -241,32 +247,56 @@ impl Fetcher {
         Ok(claimed)
     }
 
-    fn deliver(&self, claimed: Vec<Claimed>, lease: Lease, lease_ends: Duration) {
+    fn deliver(&mut self, claimed: Vec<Claimed>, lease: Lease, lease_ends: Duration) {
         if claimed.is_empty() {
             return;
         }
         self.core
             .counters
             .claimed(&self.spec.queue, claimed.len() as u64);
+        let read: Vec<(Claimed, Payload)> = claimed
+            .into_iter()
+            .map(|job| {
+                let payload = serde_json::from_str(&job.payload);
+                (job, payload)
+            })
+            .collect();
         let slots = &self.hatch.slots;
-        slots.take(claimed.len());
-        let new = claimed.iter().map(|job| NewTicket {
-            fence: Fence {
-                id: job.id,
-                attempt: job.attempt,
-                lease: lease.number,
-            },
-            max_attempts: job.max_attempts,
-            starts: job.starts,
-        });
-        let tickets = self.core.desk.admit(new, slots, lease_ends);
-        let tasks = claimed
+        let new: Vec<NewTicket> = read
+            .iter()
+            .map(|(job, payload)| NewTicket {
+                fence: Fence {
+                    id: job.id,
+                    attempt: job.attempt,
+                    lease: lease.number,
+                },
+                max_attempts: job.max_attempts,
+                starts: job.starts,
+                weight: self.weight(payload),
+            })
+            .collect();
+        let weight = new.iter().map(|ticket| ticket.weight).sum();
+        slots.take(weight);
+        // As much of what was usual before, so that a claim of one or two jobs does not decide.
+        self.usual_weight = f64::midpoint(self.usual_weight, weight as f64 / new.len() as f64);
+        let tickets = self.core.desk.admit(new.into_iter(), slots, lease_ends);
+        let tasks = read
             .into_iter()
             .zip(tickets)
-            .filter_map(|(job, ticket)| to_task(job, Holder(ticket)));
+            .filter_map(|((job, payload), ticket)| to_task(job, payload, Holder(ticket)));
         self.hatch.push(tasks);
     }
+
+    fn weight(&self, payload: &Payload) -> usize {
+        let weight = payload
+            .as_ref()
+            .map_or(1, |payload| (self.spec.weight.of)(payload));
+        weight.max(1)
+    }
 }
+
+/// What a job is to do, if that can be read.
+type Payload = serde_json::Result<Value>;
 
 /// What a handler is told beside the payload.
 #[derive(Debug, Clone)]
@@ -277,8 +307,8 @@ pub(super) struct Envelope {
 }
 
 /// The job as apalis carries it. One whose payload cannot be read goes to the dead jobs and no further.
-fn to_task(job: Claimed, holder: Holder) -> Option<Task<Order>> {
-    match serde_json::from_str(&job.payload) {
+fn to_task(job: Claimed, payload: Payload, holder: Holder) -> Option<Task<Order>> {
+    match payload {
         Ok(payload) => {
             let order = Order {
                 kind: job.kind,

@@ -34,9 +34,10 @@ impl Slots {
 
     pub(super) fn free(&self, count: usize) {
         let before = self.used.fetch_sub(count, Ordering::AcqRel);
-        let free = self.total - (before - count).min(self.total);
+        let free = self.total.saturating_sub(before - count);
+        let was_full = before >= self.total;
         // The fetcher waits for the first free slot, and then for half of them: other counts need not wake it.
-        if free == count || free >= self.half() {
+        if (was_full && free > 0) || free >= self.half() {
             self.freed.notify_one();
         }
     }

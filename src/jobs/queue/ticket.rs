@@ -50,6 +50,8 @@ pub(super) struct Ticket {
     pub(super) max_attempts: i16,
     /// Runs in a row, this one among them, none of which was heard of again.
     pub(super) starts: i16,
+    /// Slots that it has.
+    slots_held: AtomicUsize,
     /// Told when the handler has to stop: the lease is lost, or a drain ran out of patience.
     pub(super) cancel: CancellationToken,
     is_lost: AtomicBool,
@@ -88,7 +90,18 @@ impl Ticket {
         if before == RUNNING && self.desk.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.desk.changed.notify_waiters();
         }
-        self.slots.free(1);
+        self.slots.free(self.slots_held.swap(0, Ordering::AcqRel));
+    }
+
+    /// Gives one slot back before the job ends; it keeps one until then.
+    fn lighten(&self) {
+        let one_less = |held: usize| (held > 1).then(|| held - 1);
+        let lighter = self
+            .slots_held
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
+        if lighter.is_ok() {
+            self.slots.free(1);
+        }
     }
 
     /// Somebody else has the job: its handler is stopped, and what it says changes nothing.
@@ -122,6 +135,21 @@ impl Ticket {
     }
 }
 
+/// The slots of a job, for its handler: one that counts for several is done with some of them before others.
+#[derive(Debug, Clone)]
+pub struct Load(Arc<Ticket>);
+
+impl Load {
+    pub(super) fn of(ticket: &Arc<Ticket>) -> Self {
+        Self(Arc::clone(ticket))
+    }
+
+    /// One part is done: its slot is free for the next job. The last part's is freed with the job.
+    pub fn lighten(&self) {
+        self.0.lighten();
+    }
+}
+
 /// Ends the job when it is dropped unended: a worker that went away gives its jobs back.
 #[derive(Debug)]
 pub(super) struct Holder(pub(super) Arc<Ticket>);
@@ -151,6 +179,7 @@ pub(super) struct NewTicket {
     pub(super) fence: Fence,
     pub(super) max_attempts: i16,
     pub(super) starts: i16,
+    pub(super) weight: usize,
 }
 
 impl Desk {
@@ -180,6 +209,7 @@ impl Desk {
                     fence: new.fence,
                     max_attempts: new.max_attempts,
                     starts: new.starts,
+                    slots_held: AtomicUsize::new(new.weight),
                     cancel: CancellationToken::new(),
                     is_lost: AtomicBool::new(false),
                     stage: AtomicU8::new(WAITING),

@@ -21,7 +21,7 @@ use tracing::{Instrument, debug_span};
 use super::backend::Order;
 use super::fetch::Envelope;
 use super::layer::ending_of;
-use super::ticket::{Ending, Ticket};
+use super::ticket::{Ending, Load, Ticket};
 use super::{Backoff, Engine, Fence, Outcome, PgBackend, QueueSpec};
 
 use crate::telemetry;
@@ -35,6 +35,8 @@ pub struct Delivered {
     pub payload: serde_json::Value,
     /// Proof that it is still ours, for a handler that completes it in its own transaction.
     pub fence: Fence,
+    /// The slots it has, for a handler that is done with them one by one.
+    pub load: Load,
     /// Which attempt this is, from 1.
     pub attempt: i16,
     /// The key that no other live job of the queue has.
@@ -135,6 +137,7 @@ async fn run(handlers: &Handlers, order: Order, envelope: &Envelope) {
         kind: order.kind,
         payload: order.payload,
         fence: ticket.fence,
+        load: Load::of(ticket),
         attempt: ticket.fence.attempt,
         unique_key: envelope.unique_key.clone(),
         created_at: envelope.created_at,

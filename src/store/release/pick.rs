@@ -1,4 +1,4 @@
-//! Messages let out: moved, counted, and each with its job, in one statement.
+//! Messages let out: moved, counted, and put into jobs, in one statement.
 
 use chrono::{DateTime, Utc};
 use sqlx::query;
@@ -8,7 +8,7 @@ use crate::domain::ids::LaneId;
 use crate::domain::release::Grant;
 use crate::store::{StoreResult, SystemTx};
 
-/// Which job looks at a message that was let out.
+/// Which jobs look at messages that were let out.
 #[derive(Debug, Clone, Copy)]
 pub struct Hint<'a> {
     /// The queue it waits in.
@@ -19,6 +19,10 @@ pub struct Hint<'a> {
     pub priority: i16,
     /// How often it is tried.
     pub max_attempts: i16,
+    /// Messages of one job, at most.
+    pub messages_max: i64,
+    /// A job has one message alone as long as there are no more than so many: each may go to another process.
+    pub jobs_apart: i64,
 }
 
 /// What one lane let out.
@@ -79,11 +83,20 @@ pub async fn pick(
             FROM picked p
             WHERE m.tenant_id = p.tenant_id AND m.id = p.id
             RETURNING m.tenant_id, m.id, m.lane_id, m.campaign_id, m.channel, m.cost, p.place
+        ), parts AS (
+            SELECT n.tenant_id, n.place, n.part, jsonb_agg(n.id ORDER BY n.id) AS ids
+            FROM (
+                SELECT o.tenant_id, o.id, o.place,
+                       (row_number() OVER (PARTITION BY o.place ORDER BY o.id) - 1)
+                       / LEAST($9, GREATEST(1, count(*) OVER () / $10)) AS part
+                FROM let_out o
+            ) n
+            GROUP BY n.tenant_id, n.place, n.part
         ), hints AS (
             INSERT INTO jobs (queue, kind, priority, state, run_at, max_attempts, payload, created_at)
-            SELECT $4, $5, $6, 0, clock.at, $7, jsonb_build_object('tenant_id', o.tenant_id, 'message_id', o.id), clock.at
-            FROM (SELECT app_now() AS at OFFSET 0) AS clock, let_out o
-            ORDER BY o.place, o.id
+            SELECT $4, $5, $6, 0, clock.at, $7, jsonb_build_object('tenant_id', p.tenant_id, 'message_ids', p.ids), clock.at
+            FROM (SELECT app_now() AS at OFFSET 0) AS clock, parts p
+            ORDER BY p.place, p.part
             RETURNING id
         ), of_campaigns AS (
             INSERT INTO campaign_deltas (tenant_id, campaign_id, counts)
@@ -110,6 +123,8 @@ pub async fn pick(
         hint.priority,
         hint.max_attempts,
         now,
+        hint.messages_max,
+        hint.jobs_apart,
     )
     .fetch_all(tx.conn())
     .await?;

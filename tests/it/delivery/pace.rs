@@ -46,7 +46,8 @@ pub(super) async fn watch_ticks(world: &World) {
              FOR EACH ROW EXECUTE FUNCTION public.note_tick();
          CREATE FUNCTION public.note_let_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
              $$ BEGIN
-                 INSERT INTO public.let_out VALUES (new.id, pg_current_xact_id(), (new.payload ->> 'message_id')::uuid);
+                 INSERT INTO public.let_out SELECT new.id, pg_current_xact_id(), i::uuid
+                     FROM jsonb_array_elements_text(new.payload -> 'message_ids') i;
                  RETURN NULL;
              END $$;
          CREATE TRIGGER note_let_out AFTER INSERT ON cell.jobs
@@ -59,7 +60,7 @@ pub(super) async fn watch_ticks(world: &World) {
 /// What was let out since the ticks are watched, in its order.
 pub(super) async fn list_let_out(world: &World) -> Vec<LetOut> {
     let sql = "SELECT t.at, m.campaign_id FROM public.let_out o JOIN public.ticks t USING (tick)
-        JOIN messages m ON m.id = o.message_id ORDER BY t.at, o.job_id";
+        JOIN messages m ON m.id = o.message_id ORDER BY t.at, o.job_id, o.message_id";
     let rows = world.rows(sql).await;
     rows.iter()
         .map(|row| LetOut {

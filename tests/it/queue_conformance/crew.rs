@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use engageninja::jobs::queue::{
     Backoff, Delivered, Drained, Engine, EngineConfig, Handlers, KindSpec, NewJob, Outcome,
-    QueueSpec, Tuning, Workers, enqueue,
+    QueueSpec, Tuning, Weight, Workers, enqueue,
 };
 use engageninja::jobs::worker::announcements;
 use engageninja::store::Db;
@@ -146,6 +146,7 @@ pub struct Setup {
     /// The one kind of job that it knows.
     pub knows: &'static str,
     pub concurrency: usize,
+    pub weight: Weight,
     pub claims_in_turns: bool,
     pub timeout: Duration,
     pub backoff: Backoff,
@@ -158,6 +159,7 @@ impl Default for Setup {
             tuning: tuning(),
             knows: KIND,
             concurrency: 10,
+            weight: Weight::ONE,
             claims_in_turns: false,
             timeout: Duration::from_mins(1),
             backoff: Backoff {
@@ -186,6 +188,7 @@ impl Setup {
         QueueSpec {
             queue: QUEUE.into(),
             concurrency: self.concurrency,
+            weight: self.weight,
             claims_in_turns: self.claims_in_turns,
         }
     }

@@ -1,9 +1,16 @@
 //! Who goes first.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use super::crew::{Crew, Setup, in_lane, note, notes, put};
+use engageninja::jobs::queue::{Delivered, Outcome, Weight};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::crew::{Crew, Setup, in_lane, live, note, notes, put};
 use crate::harness::db::TestDb;
+use crate::harness::eventually;
 
 #[tokio::test]
 async fn the_lower_priority_goes_first_and_then_the_older_job() {
@@ -82,5 +89,75 @@ async fn more_lanes_than_slots_are_served_in_turn() {
 
     let first: HashSet<_> = crew.log.numbers()[..50].iter().map(|n| n / 3).collect();
     assert_eq!(first.len(), 50, "each lane once before any of them twice");
+    crew.stop().await;
+}
+
+/// Jobs that count for four each, for crews that have room for two.
+fn heavy() -> Setup {
+    Setup {
+        concurrency: 8,
+        weight: Weight { of: |_| 4, most: 4 },
+        ..Setup::default()
+    }
+}
+
+/// A handler that lightens its job by `parts` and then waits until the gate is open.
+fn behind(
+    gate: &watch::Receiver<bool>,
+    parts: usize,
+) -> impl Fn(Delivered) -> BoxFuture<'static, Outcome> + Send + Sync + 'static {
+    let gate = gate.clone();
+    move |delivered| {
+        let mut gate = gate.clone();
+        async move {
+            for _ in 0..parts {
+                delivered.load.lighten();
+            }
+            gate.wait_for(|is_open| *is_open).await.unwrap();
+            Outcome::Done
+        }
+        .boxed()
+    }
+}
+
+/// So that no process claims more than it can do while another has nothing.
+#[tokio::test]
+async fn a_job_that_counts_for_four_takes_four_slots() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let (open, gate) = watch::channel(false);
+    put(&db, notes(0..6)).await;
+    let one = Crew::start(&db, &heavy(), behind(&gate, 0));
+    one.log.until(2).await;
+    let another = Crew::start(&db, &heavy(), behind(&gate, 0));
+    another.log.until(2).await;
+    // A third one would leave no other trace.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(one.log.starts().len(), 2);
+    assert_eq!(another.log.starts().len(), 2);
+
+    open.send(true).unwrap();
+    eventually("all are done", || async { live(&db).await == 0 }).await;
+    assert_eq!(one.log.starts().len() + another.log.starts().len(), 6);
+    one.stop().await;
+    another.stop().await;
+}
+
+/// A slow part does not keep the slots of those beside it.
+#[tokio::test]
+async fn slots_are_free_as_soon_as_the_parts_they_were_for_are_done() {
+    let test = TestDb::new().await;
+    let db = test.db();
+    let (open, gate) = watch::channel(false);
+    put(&db, notes(0..12)).await;
+    let crew = Crew::start(&db, &heavy(), behind(&gate, 9));
+    // However often a job is lightened it keeps a slot.
+    crew.log.until(8).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(crew.log.starts().len(), 8);
+
+    open.send(true).unwrap();
+    eventually("all are done", || async { live(&db).await == 0 }).await;
+    assert_eq!(crew.log.starts().len(), 12);
     crew.stop().await;
 }
