@@ -117,7 +117,7 @@ pub struct Config {
     )]
     pub keys: Option<SecretString>,
 
-    /// Key of address MACs and unsubscribe links, base64; never change it. `up` makes one.
+    /// Key of address MACs, base64; never change it. `up` makes one.
     #[arg(
         long,
         global = true,

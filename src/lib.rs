@@ -8,9 +8,9 @@
 //!    a time and hands them to [`delivery::intake`], the one door for messages.
 //! 3. [`delivery::release`] lets out what may go now: tenants take turns, then their lanes; a few messages share a
 //!    [`SendMessage`](domain::orders::SendMessage) job.
-//! 4. That job is five lines long. For each of them [`delivery::Delivery::deliver`] *begins* (an attempt is committed before the call),
-//!    *calls* one of the [`providers`], and *finishes* (outcome, phase, counts and job in one commit).
-//! 5. Killed in between, the job runs again and begin grants nothing; [`delivery::resolve`] settles the open attempt.
+//! 4. For each of a job's messages [`delivery::Delivery::deliver`] *begins* (an attempt is committed before the call),
+//!    *calls* one of the [`providers`], and *finishes* (outcome, phase and counts in one commit, with the last one the job too).
+//! 5. Killed in between, the job, if it is still there, runs again and begin grants nothing; [`delivery::resolve`] settles the open attempt.
 //! 6. What the provider says afterwards is merged by rank in [`delivery::inbox`].
 //! 7. Whoever watches gets a new snapshot of the counts.
 //!

@@ -20,7 +20,7 @@ impl<J: Copy> Errand<J> {
     }
 
     /// One of the messages needs the job no more: it is begun, or will not be. Answers the job for whoever says so last, who
-    /// completes it. What became of the others may be stored later: once a message is begun no job looks at it again.
+    /// completes it. What became of the others may be stored later: once a message is begun it needs no job.
     pub(super) fn is_over(&self) -> Option<J> {
         let is_last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
         (is_last && !self.comes_again.load(Ordering::Acquire)).then_some(self.job)

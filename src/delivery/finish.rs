@@ -1,4 +1,5 @@
-//! Finish: what came of calls, stored for many at once, in one commit with the completion of their jobs.
+//! Finish: what came of calls, stored for many at once, in one commit with the completion of the jobs whose last messages they
+//! are.
 //!
 //! The outcome is true whoever owns the job: a fence that finds nothing never rolls it back. The database being away loses
 //! nothing: the batch is kept and tried again while the process lives.

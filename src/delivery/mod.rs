@@ -1,9 +1,9 @@
 //! One message, one call: from the backlog to the provider, exactly once in effect.
 //!
 //! The story in code: [`intake`] accepts messages; [`release`] lets them out in turns, a job for a few; [`Delivery::deliver`] is
-//! what such a job does, for each of them: *begin* commits an attempt as open and says whether the call may be made, *call* makes it, *finish*
-//! stores what came of it together with the job's completion. Killed in between, the attempt stays open and is never sent
-//! again; [`resolve`] settles it. What the provider says afterwards is merged by [`inbox`].
+//! what such a job does, for each of them: *begin* commits an attempt as open and says whether the call may be made, *call*
+//! makes it, *finish* stores what came of it, with the last message of a job together with the job's completion. Killed in
+//! between, the attempt stays open and is never sent again; [`resolve`] settles it. What the provider says afterwards is merged by [`inbox`].
 
 mod batch;
 mod begin;
@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::begin::{Answer, Begin, Permission};
@@ -93,16 +94,19 @@ struct Inner {
     carriers: Carriers,
     gates: Arc<Gates>,
     journal: Arc<Journal>,
+    /// Messages that may be under way; a claim of jobs with several guesses, and may bring in more.
+    places: Semaphore,
     stop_now: CancellationToken,
 }
 
 impl Delivery {
-    /// Starts the batchers. After `stop_now` no call is made any more; permissions are given back.
+    /// Starts the batchers, for up to `at_once` messages under way. After `stop_now` no call is made any more; permissions are given back.
     pub fn start(
         db: Db,
         myself: Myself,
         holds: Holds,
         providers: ProviderSettings,
+        at_once: usize,
         stop_now: CancellationToken,
     ) -> Self {
         let demo = DemoProvider::new(Arc::new(DatabaseLedger::spawn(db.clone())));
@@ -112,6 +116,7 @@ impl Delivery {
             carriers: Carriers::new(demo, providers, &holds),
             gates: Gates::spawn(db.clone(), myself.clone()),
             journal: Journal::spawn(db.clone(), myself.clone(), Arc::new(holds)),
+            places: Semaphore::new(at_once),
             db,
             myself,
             holds,
@@ -144,7 +149,11 @@ impl Delivery {
     /// behind of which nobody says whether it was used.
     async fn deliver_one(&self, key: MessageKey, errand: &Arc<Errand<Fence>>) -> Delivered {
         let (inner, errand) = (Arc::clone(&self.inner), Arc::clone(errand));
-        let delivering = tokio::spawn(async move { inner.deliver(key, &errand).await });
+        let delivering = tokio::spawn(async move {
+            // Never closed.
+            let _place = inner.places.acquire().await;
+            inner.deliver(key, &errand).await
+        });
         delivering.await.unwrap_or(Delivered::NoAnswer)
     }
 }

@@ -62,6 +62,7 @@ impl Worker {
             myself.clone(),
             options.holds,
             options.providers.clone(),
+            concurrency,
             stop_now.clone(),
         );
         let engine = Engine::start(engine_config(&db, &myself, options.holds.lease));

@@ -68,7 +68,7 @@ pub enum StartupRefusal {
     /// Another key than the one that all stored MACs were made with.
     #[error(
         "ENGAGENINJA_MAC_KEY is not the key this database was filled with; set the first one again, since \
-         suppressions and unsubscribe links depend on it"
+         suppressions depend on it"
     )]
     OtherMacKey,
     /// Rows are sealed with keys that are not at hand.

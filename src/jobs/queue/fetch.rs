@@ -138,7 +138,7 @@ impl Fetcher {
             let Some(room) = self.unless_closed(Self::room).await else {
                 break;
             };
-            let jobs = (room as f64 / self.usual_weight).ceil() as usize;
+            let jobs = self.jobs_for(room);
             match answered(self.claim(jobs)).await {
                 Ok(claimed) => {
                     trouble.over();
@@ -157,6 +157,12 @@ impl Fetcher {
         }
         // What a claim that was under way at the close brought in.
         self.hatch.close();
+    }
+
+    /// How many jobs to ask for. Never as many as could take more than twice the room: others may have nothing meanwhile.
+    fn jobs_for(&self, room: usize) -> usize {
+        let weight = self.usual_weight.max(self.spec.weight.most as f64 / 2.0);
+        (room as f64 / weight).ceil() as usize
     }
 
     async fn unless_closed<T>(&self, wait: impl AsyncFnOnce(&Self) -> T) -> Option<T> {

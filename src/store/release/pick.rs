@@ -21,7 +21,8 @@ pub struct Hint<'a> {
     pub max_attempts: i16,
     /// Messages of one job, at most.
     pub messages_max: i64,
-    /// A job has one message alone as long as there are no more than so many: each may go to another process.
+    /// A job has one message more for each so many that are let out at once: of few each has its own, which may go to another
+    /// process.
     pub jobs_apart: i64,
 }
 

@@ -1,7 +1,7 @@
 //! The table of ARCHITECTURE.md, and the things that only some rooms may say.
 //!
-//! Where a row lets a room name more than the document's, the reason stands beside it. `live`, `bridge` and `failpoint`
-//! have their rows before they have their files.
+//! Where a row lets a room name more than the document's, the reason stands beside it. `bridge` and `failpoint` have
+//! their rows before they have their files.
 
 /// A room, what it may name besides itself, and which crates it may not.
 pub struct Room {

@@ -8,6 +8,9 @@ use engageninja::jobs::worker::{Worker, WorkerOptions};
 use crate::harness::eventually;
 use crate::harness::world::World;
 
+/// Messages under way.
+const OPEN: &str = "SELECT count(*) FROM send_attempts WHERE state = 0";
+
 /// Enough for jobs of several, and no more than may be let out at once.
 const PEOPLE: i64 = 60;
 
@@ -51,6 +54,8 @@ async fn a_job_is_there_until_the_last_of_its_messages_is_begun() {
     };
     let worker = Worker::start(world.db.db(), options).await;
     eventually("all are through", || async {
+        let open = world.number(OPEN).await;
+        assert!(open <= 4, "{open} at once");
         assert_eq!(world.number(WITHOUT_JOB).await, 0);
         world.through(campaign).await == PEOPLE
     })

@@ -56,6 +56,7 @@ impl World {
                 me.clone(),
                 self.holds,
                 self.providers.clone(),
+                16,
                 stop,
             ),
             me,

@@ -143,6 +143,45 @@ async fn a_job_that_counts_for_four_takes_four_slots() {
     another.stop().await;
 }
 
+/// Whoever had nothing but light jobs for long asks for heavy ones as if they were light.
+#[tokio::test]
+async fn a_claim_that_guesses_wrong_takes_twice_the_room_at_most() {
+    const LIGHT: i64 = 20;
+    let test = TestDb::new().await;
+    let db = test.db();
+    let setup = Setup {
+        weight: Weight {
+            of: |payload| {
+                let is_light = payload["n"].as_i64() < Some(LIGHT);
+                if is_light { 1 } else { 4 }
+            },
+            most: 4,
+        },
+        ..heavy()
+    };
+    let (open, gate) = watch::channel(false);
+    let crew = Crew::start(&db, &setup, move |delivered: Delivered| {
+        let mut gate = gate.clone();
+        async move {
+            let is_light = delivered.payload["n"].as_i64() < Some(LIGHT);
+            gate.wait_for(|is_open| is_light || *is_open).await.unwrap();
+            Outcome::Done
+        }
+    });
+    for n in 0..LIGHT {
+        put(&db, vec![note(n)]).await;
+        crew.done(n as u64 + 1).await;
+    }
+    put(&db, notes(LIGHT..LIGHT + 12)).await;
+    crew.log.until(LIGHT as usize + 4).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(crew.log.starts().len(), LIGHT as usize + 4);
+
+    open.send(true).unwrap();
+    eventually("all are done", || async { live(&db).await == 0 }).await;
+    crew.stop().await;
+}
+
 /// A slow part does not keep the slots of those beside it.
 #[tokio::test]
 async fn slots_are_free_as_soon_as_the_parts_they_were_for_are_done() {
