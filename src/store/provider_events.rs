@@ -28,7 +28,7 @@ pub struct NewEvent {
     pub provider_message_id: String,
     /// Its word, whatever it is.
     pub status: String,
-    /// Everything that came.
+    /// Everything else that came.
     pub body: Value,
 }
 

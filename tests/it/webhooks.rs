@@ -137,6 +137,14 @@ async fn what_twilio_says_reaches_messages_and_counts() {
     assert_eq!(number("SELECT count(*) FROM provider_events").await, 100);
     let folded = "SELECT count(*) FROM provider_events WHERE folded_at IS NOT NULL";
     assert_eq!(number(folded).await, 100);
+    let once = "SELECT count(*) FROM provider_events
+        WHERE body ->> 'To' = (SELECT m.phone_number FROM messages m WHERE m.id = message_id)
+          AND NOT body ?| ARRAY['MessageSid', 'SmsSid', 'AccountSid', 'MessageStatus', 'SmsStatus']";
+    assert_eq!(
+        number(once).await,
+        100,
+        "what columns hold is not said again"
+    );
     assert_eq!(
         number("SELECT count(*) FROM messages WHERE status = 'delivered'").await,
         50

@@ -16,7 +16,13 @@ use crate::harness::world::World;
 /// Ten chunks: more than a job may start without an end, so that only one which gets on comes through.
 const PEOPLE: u32 = 20_000;
 /// After a chunk was seen, as long as the next one takes or less.
-const KILL_WITHIN_MS: u64 = 100;
+const KILL_WITHIN_MS: u64 = 250;
+/// Most kills come between a chunk's messages and its cursor, so that it shows whether these commit together.
+const SLOW_CURSOR: &str = "
+    CREATE FUNCTION cell.slow_cursor() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(0.15); RETURN NEW; END';
+    CREATE TRIGGER slow_cursor BEFORE UPDATE ON cell.campaign_expansion
+        FOR EACH ROW EXECUTE FUNCTION cell.slow_cursor()";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expansion_killed_at_every_chunk_writes_to_each_person_once() {
@@ -27,6 +33,7 @@ async fn an_expansion_killed_at_every_chunk_writes_to_each_person_once() {
     // The job of a killed worker is free again after its lease.
     world.scale_holds(0.05).await;
     world.add_contacts(PEOPLE).await;
+    world.db.execute(SLOW_CURSOR).await;
     let campaign = world.campaign("Hello {{ first_name }}").await;
     let left = async || {
         let counts = world.counts(campaign).await;
