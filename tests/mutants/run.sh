@@ -2,7 +2,8 @@
 # Switches off one mechanism after another and expects its tests to notice: a test that cannot fail proves nothing.
 #
 # Each patch beside this file says which rule it breaks, what it switches off, and which tests have to fail. Names as
-# arguments choose some of them. `--check` only looks whether every patch still fits the code.
+# arguments choose some of them. `--check` only looks whether every patch still fits the code. Commit nothing while it runs:
+# the mutant of the moment would be committed too.
 set -eu
 cd "$(dirname "$0")/../.."
 
