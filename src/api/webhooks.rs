@@ -20,7 +20,9 @@ use super::reply::Done;
 use super::state::ApiState;
 use crate::domain::channel::{Channel, Provider};
 use crate::domain::ids::{AttemptId, MessageId, MessageKey, TenantId};
-use crate::providers::twilio::verify::{CallbackError, StatusCallback, read_callback};
+use crate::providers::twilio::verify::{
+    CALLBACK_FIELDS, CallbackError, StatusCallback, read_callback,
+};
 use crate::store::provider_events::NewEvent;
 
 /// Seconds after which a provider may try again, when nothing could be stored.
@@ -110,15 +112,6 @@ fn invalid(error: CallbackError) -> ApiError {
     }
 }
 
-/// Fields that columns of the inbox hold, two of them by an older name: once is enough.
-const IN_COLUMNS: [&str; 5] = [
-    "MessageSid",
-    "SmsSid",
-    "AccountSid",
-    "MessageStatus",
-    "SmsStatus",
-];
-
 fn event(
     key: MessageKey,
     attempt_id: AttemptId,
@@ -134,7 +127,7 @@ fn event(
     let code = error_code.unwrap_or_default();
     let body: Map<String, Value> = form
         .into_iter()
-        .filter(|(name, _)| !IN_COLUMNS.contains(&name.as_str()))
+        .filter(|(name, _)| !CALLBACK_FIELDS.contains(&name.as_str()))
         .map(|(name, value)| (name, Value::from(value)))
         .collect();
     NewEvent {

@@ -3,7 +3,8 @@
 //! The story in code: [`intake`] accepts messages; [`release`] lets them out in turns, a job for a few; [`Delivery::deliver`] is
 //! what such a job does, for each of them: *begin* commits an attempt as open and says whether the call may be made, *call*
 //! makes it, *finish* stores what came of it, with the last message of a job together with the job's completion. Killed in
-//! between, the attempt stays open and is never sent again; [`resolve`] settles it. What the provider says afterwards is merged by [`inbox`].
+//! between, the attempt stays open and is never sent again; [`resolve`] settles it. What the provider says afterwards is merged
+//! by [`inbox`].
 
 mod batch;
 mod begin;
@@ -95,12 +96,13 @@ struct Inner {
     gates: Arc<Gates>,
     journal: Arc<Journal>,
     /// Messages that may be under way; a claim of jobs with several guesses, and may bring in more.
-    places: Semaphore,
+    places: Arc<Semaphore>,
     stop_now: CancellationToken,
 }
 
 impl Delivery {
-    /// Starts the batchers, for up to `at_once` messages under way. After `stop_now` no call is made any more; permissions are given back.
+    /// Starts the batchers, for up to `at_once` messages under way. After `stop_now` no call is made any more; permissions are
+    /// given back.
     pub fn start(
         db: Db,
         myself: Myself,
@@ -116,7 +118,7 @@ impl Delivery {
             carriers: Carriers::new(demo, providers, &holds),
             gates: Gates::spawn(db.clone(), myself.clone()),
             journal: Journal::spawn(db.clone(), myself.clone(), Arc::new(holds)),
-            places: Semaphore::new(at_once),
+            places: Arc::new(Semaphore::new(at_once)),
             db,
             myself,
             holds,
@@ -145,13 +147,14 @@ impl Delivery {
         Delivered::of_all(join_all(each).await)
     }
 
-    /// It goes on when nobody waits for it any more: a handler is stopped when its lease is lost, and would leave a permission
-    /// behind of which nobody says whether it was used.
+    /// Waits for a place. From then on it goes on when nobody waits for it any more: a handler is stopped when its lease is lost,
+    /// and would leave a permission behind of which nobody says whether it was used.
     async fn deliver_one(&self, key: MessageKey, errand: &Arc<Errand<Fence>>) -> Delivered {
+        // Never closed.
+        let place = Arc::clone(&self.inner.places).acquire_owned().await;
         let (inner, errand) = (Arc::clone(&self.inner), Arc::clone(errand));
         let delivering = tokio::spawn(async move {
-            // Never closed.
-            let _place = inner.places.acquire().await;
+            let _place = place;
             inner.deliver(key, &errand).await
         });
         delivering.await.unwrap_or(Delivered::NoAnswer)

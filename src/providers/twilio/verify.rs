@@ -28,6 +28,15 @@ pub struct StatusCallback {
     pub error_code: Option<String>,
 }
 
+/// Fields whose values [`StatusCallback`] holds, two of them by an older name.
+pub const CALLBACK_FIELDS: [&str; 5] = [
+    "MessageSid",
+    "SmsSid",
+    "AccountSid",
+    "MessageStatus",
+    "SmsStatus",
+];
+
 /// Why a form is no status callback that can be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallbackError {

@@ -159,19 +159,13 @@ async fn a_claim_that_guesses_wrong_takes_twice_the_room_at_most() {
         },
         ..heavy()
     };
-    let (open, gate) = watch::channel(false);
-    let crew = Crew::start(&db, &setup, move |delivered: Delivered| {
-        let mut gate = gate.clone();
-        async move {
-            let is_light = delivered.payload["n"].as_i64() < Some(LIGHT);
-            gate.wait_for(|is_open| is_light || *is_open).await.unwrap();
-            Outcome::Done
-        }
-    });
+    let (open, gate) = watch::channel(true);
+    let crew = Crew::start(&db, &setup, behind(&gate, 0));
     for n in 0..LIGHT {
         put(&db, vec![note(n)]).await;
         crew.done(n as u64 + 1).await;
     }
+    open.send(false).unwrap();
     put(&db, notes(LIGHT..LIGHT + 12)).await;
     crew.log.until(LIGHT as usize + 4).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
