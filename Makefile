@@ -22,10 +22,13 @@ lint:
 	cargo clippy --quiet --all-targets -- -D warnings
 	tests/mutants/run.sh --check
 
+# Tests wait for databases and clocks more than they compute: never fewer than four at once.
+TEST_THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ "$$n" -gt 4 ] && echo "$$n" || echo 4)
+
 # The drift checks are tests: .sqlx against the schema, openapi/openapi.json against the program.
 # Chaos needs the machine for itself: it comes last, one run at a time.
 unit:
-	cargo test --no-fail-fast -- --skip delivery::chaos::
+	cargo test --no-fail-fast -- --test-threads=$(TEST_THREADS) --skip delivery::chaos::
 	cargo test --test it -- --test-threads=1 delivery::chaos::
 
 chaos: web/node_modules ## Kills, stops and restarts everything for CHAOS_SECS seconds [1800]; CHAOS_SEED repeats a run

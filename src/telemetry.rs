@@ -141,7 +141,7 @@ macro_rules! metric_names {
         $(#[doc = $help] pub const $name: &str = $text;)+
 
         /// Every metric, with what it counts. Units last; labels are `job`, `queue`, `task`, `state`, `by`,
-        /// `operation`, `status`, `provider`, `channel`, `reason`, `ring`, `kind` and `topic`, never a tenant.
+        /// `operation`, `status`, `channel`, `reason`, `code`, `signal`, `ring`, `kind` and `topic`, never a tenant.
         pub const METRICS: &[(&str, &str)] = &[$(($name, $help)),+];
     };
 }

@@ -16,7 +16,7 @@ use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
 use super::events::pump::{LiveStream, stream};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::progress::CampaignProgress;
 use super::reply::{AsJson, Created};
 use super::state::ApiState;
@@ -315,14 +315,8 @@ pub(super) fn unknown_part(error: StoreError, field: &str) -> ApiError {
 }
 
 fn retired_sender() -> ApiError {
-    ApiError::new(
-        ProblemType::SenderRetired,
-        format!("Nothing was changed: {SenderRetired}."),
-    )
-    .with_errors(vec![FieldError {
-        field: "sender_id".to_owned(),
-        message: "names a sender that was retired".to_owned(),
-    }])
+    ApiError::unchanged(ProblemType::SenderRetired, &SenderRetired)
+        .with_field("sender_id", "names a sender that was retired")
 }
 
 /// The same by the thing's name.
@@ -331,10 +325,7 @@ pub(super) fn unknown_field(what: &str, field: &str) -> ApiError {
         ProblemType::Unprocessable,
         format!("There is no {what} with the id in '{field}'. Nothing was changed."),
     )
-    .with_errors(vec![FieldError {
-        field: field.to_owned(),
-        message: format!("names no {what} of your tenant"),
-    }])
+    .with_field(field, format!("names no {what} of your tenant"))
 }
 
 fn draft(

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::Reply;
 use super::state::ApiState;
 use crate::crypto::answers;
@@ -191,10 +191,10 @@ fn readable(value: &HeaderValue) -> ApiResult<String> {
         ProblemType::InvalidParameter,
         format!("An Idempotency-Key has 1 to {KEY_CHARS_MAX} characters of ASCII, such as a UUID."),
     )
-    .with_errors(vec![FieldError {
-        field: IDEMPOTENCY_KEY_NAME.to_owned(),
-        message: format!("must have 1 to {KEY_CHARS_MAX} characters of ASCII"),
-    }]))
+    .with_field(
+        IDEMPOTENCY_KEY_NAME,
+        format!("must have 1 to {KEY_CHARS_MAX} characters of ASCII"),
+    ))
 }
 
 /// Whether the request is the first one with its key.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::LazyLock;
 
 use poem::endpoint::BoxEndpoint;
 use poem::http::Method;
@@ -13,7 +14,12 @@ use super::Resources;
 use super::change::{IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_NAME};
 
 /// The document of all operations, with a line feed at its end; `openapi/openapi.json` is this text.
-pub fn openapi_document() -> String {
+pub fn openapi_document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(write_document);
+    &DOCUMENT
+}
+
+fn write_document() -> String {
     let mut document: Value =
         serde_json::from_str(&service(TypesOnly::<Resources>(PhantomData)).spec())
             .unwrap_or_default();
@@ -22,12 +28,17 @@ pub fn openapi_document() -> String {
 }
 
 /// The page at `/api/docs`.
-pub(super) fn swagger_page(document: &str) -> String {
+pub(super) fn swagger_page() -> &'static str {
+    static PAGE: LazyLock<String> = LazyLock::new(write_page);
+    &PAGE
+}
+
+fn write_page() -> String {
     let service = service(TypesOnly::<Resources>(PhantomData));
     // The page carries the document as the framework wrote it; people shall see the one clients get.
     service
         .swagger_ui_html()
-        .replace(&service.spec(), document)
+        .replace(&service.spec(), openapi_document())
         .replace(
             "<title>Swagger UI</title>",
             "<title>EngageNinja API</title>",

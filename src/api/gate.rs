@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::change::Facts;
 use super::front::Front;
-use super::problem::{self, ApiError, FieldError, ProblemType};
+use super::problem::{self, ApiError, ProblemType};
 use super::routes::{Operation, Route, Routes};
 use crate::telemetry::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
 
@@ -65,13 +65,13 @@ impl<E: Endpoint> Endpoint for GateEndpoint<E> {
         // Never the client's: two requests must not share one, and a log line must not hold what a stranger wrote.
         let id = Uuid::now_v7();
         let request_id = id.to_string();
+        let operation = self.operation_name(&request);
         let span = tracing::info_span!(
             "request",
             request.id = request_id,
             http.method = %request.method(),
-            http.path = request.uri().path(),
+            http.operation = operation,
         );
-        let operation = self.operation_name(&request);
         let begun = Instant::now();
         let is_api = request.uri().path().starts_with("/api/");
         let mut response = match self.pass(request, id).instrument(span.clone()).await {
@@ -135,7 +135,7 @@ impl Refusal {
 }
 
 impl<E: Endpoint> GateEndpoint<E> {
-    /// What metrics call the request: never by its address, which a stranger chooses.
+    /// What logs and metrics call the request: never by its address, which a stranger chooses and which may hold a secret.
     fn operation_name(&self, request: &Request) -> String {
         self.routes
             .find(request.uri().path())
@@ -225,10 +225,7 @@ fn refuse_unknown_parameters(operation: &Operation, query: &str) -> Result<(), A
         ProblemType::InvalidParameter,
         format!("This operation has no parameter '{name}'. It takes: {takes}."),
     )
-    .with_errors(vec![FieldError {
-        field: name,
-        message: "is not a parameter of this operation".to_owned(),
-    }]))
+    .with_field(name, "is not a parameter of this operation"))
 }
 
 async fn read_limited(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError> {

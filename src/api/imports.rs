@@ -16,7 +16,7 @@ use super::body::Body as JsonBody;
 use super::change::{Facts, Once, Turn};
 use super::csv::{CsvBody, CsvFile};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{Accepted, AsJson, Created};
 use super::state::ApiState;
 use crate::delivery::imports::{CancelError, StartError, UploadError, cancel_import, start_import};
@@ -257,10 +257,7 @@ impl From<UploadError> for ApiError {
                 ProblemType::UnreadableFile,
                 format!("Nothing was imported: {refusal}."),
             )
-            .with_errors(vec![FieldError {
-                field: refusal.code().to_owned(),
-                message: refusal.to_string(),
-            }]),
+            .with_field(refusal.code(), refusal.to_string()),
             UploadError::Store(error) => error.into(),
         }
     }
@@ -278,12 +275,10 @@ impl From<StartError> for ApiError {
             StartRefusal::Mapping(_) => (ProblemType::Unprocessable, Some("columns")),
             StartRefusal::Consent(_) => (ProblemType::Unprocessable, Some("consent")),
         };
-        let errors = field.map(|field| FieldError {
-            field: field.to_owned(),
-            message: refusal.to_string(),
-        });
-        Self::new(problem, format!("Nothing was changed: {refusal}."))
-            .with_errors(errors.into_iter().collect())
+        match field {
+            Some(field) => Self::unchanged_by_field(problem, field, &refusal),
+            None => Self::unchanged(problem, &refusal),
+        }
     }
 }
 
@@ -291,10 +286,7 @@ impl From<CancelError> for ApiError {
     fn from(error: CancelError) -> Self {
         match error {
             CancelError::Store(error) => error.into(),
-            CancelError::Refused(refusal) => Self::new(
-                ProblemType::ImportEnded,
-                format!("Nothing was changed: {refusal}."),
-            ),
+            CancelError::Refused(refusal) => Self::unchanged(ProblemType::ImportEnded, &refusal),
         }
     }
 }

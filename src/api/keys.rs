@@ -10,7 +10,7 @@ use super::Tag;
 use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{AsJson, Created, Done};
 use super::state::ApiState;
 use crate::crypto::password::NewSecret;
@@ -176,10 +176,7 @@ impl Keys {
             ProblemType::Unprocessable,
             "The key would have ended already. Choose a later 'expires_at', or leave it out.",
         )
-        .with_errors(vec![FieldError {
-            field: "expires_at".to_owned(),
-            message: "must be in the future".to_owned(),
-        }]))
+        .with_field("expires_at", "must be in the future"))
     }
 }
 

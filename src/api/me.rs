@@ -11,7 +11,7 @@ use super::body::Body;
 use super::change::{Facts, Owner};
 use super::credentials::{hash_new, prove};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::Done;
 use super::state::ApiState;
 use crate::domain::actor::Role;
@@ -168,10 +168,7 @@ fn wrong_current(error: ApiError) -> ApiError {
         ProblemType::Unprocessable,
         "The current password is wrong. Check it and try again.",
     )
-    .with_errors(vec![FieldError {
-        field: "current_password".to_owned(),
-        message: "is not the password of this account".to_owned(),
-    }])
+    .with_field("current_password", "is not the password of this account")
 }
 
 impl From<Membership> for MembershipView {

@@ -14,7 +14,7 @@ use super::Tag;
 use super::body::Body;
 use super::change::{Once, Turn};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::Accepted;
 use super::state::ApiState;
 use crate::delivery::single::send_message;
@@ -268,15 +268,11 @@ impl Messages {
 }
 
 fn name_one() -> ApiError {
-    let message = "name either campaign_id or contact_id";
     ApiError::new(
         ProblemType::InvalidParameter,
         "Name either 'campaign_id' or 'contact_id', and not both.",
     )
-    .with_errors(vec![FieldError {
-        field: "campaign_id".to_owned(),
-        message: message.to_owned(),
-    }])
+    .with_field("campaign_id", "name either campaign_id or contact_id")
 }
 
 impl From<MessageRow> for MessageView {

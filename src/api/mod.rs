@@ -209,20 +209,19 @@ fn resources(state: &ApiState) -> Resources {
 /// Everything on the public port.
 pub fn app(state: &ApiState) -> impl Endpoint<Output = Response> + use<> {
     let document = openapi_document();
-    let routes = Routes::from_document(&serde_json::from_str(&document).unwrap_or_default());
-    let docs = document::swagger_page(&document);
+    let routes = Routes::from_document(&serde_json::from_str(document).unwrap_or_default());
     Route::new()
         .at("/", get(home::page()))
         .at(
             "/api/docs",
-            get(endpoint::make_sync(move |_| Html(docs.clone()))),
+            get(endpoint::make_sync(|_| Html(document::swagger_page()))),
         )
         .at(
             "/api/openapi.json",
             get(endpoint::make_sync(move |_| {
                 Response::builder()
                     .content_type("application/json")
-                    .body(document.clone())
+                    .body(document)
             })),
         )
         .nest("/api", document::service(resources(state)))

@@ -1,4 +1,4 @@
-//! What operators look at and steer: queues, lanes, dead jobs, schedules, workers.
+//! What operators look at and steer: queues, lanes, dead jobs, schedules, workers, servers in quarantine, and a stream of them.
 //!
 //! What they steer lies in the cell, and the record of it in `control`: two transactions, which may be in two databases. The
 //! change is made first and stays open while its record is committed, then it is committed itself. So nothing is done

@@ -10,7 +10,7 @@ use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 
 /// Rows of a page when nobody asks for another number.
 pub const LIMIT_DEFAULT: i64 = 50;
@@ -60,10 +60,7 @@ impl<K: Serialize + DeserializeOwned> PageRequest<K> {
                 ProblemType::InvalidParameter,
                 format!("The parameter 'limit' must be from 1 to {LIMIT_MAX}."),
             )
-            .with_errors(vec![FieldError {
-                field: "limit".to_owned(),
-                message: format!("must be from 1 to {LIMIT_MAX}"),
-            }]));
+            .with_field("limit", format!("must be from 1 to {LIMIT_MAX}")));
         }
         let after = cursor.map(|text| read_cursor(list, text)).transpose()?;
         Ok(Self {

@@ -225,11 +225,9 @@ impl From<DecideError> for ApiError {
                 "The message is past its time and cannot be sent again; say that it was sent, or give it up.",
             ),
             DecideError::Refused(refusal) => refusal.into(),
-            DecideError::Retired(refusal) => Self::new(
+            DecideError::Retired(refusal) => Self::unchanged(
                 ProblemType::SenderRetired,
-                format!(
-                    "Nothing was changed: {refusal}. Say that the message was sent, or give it up."
-                ),
+                &format_args!("{refusal}. Say that the message was sent, or give it up"),
             ),
             DecideError::Store(error) => error.into(),
         }

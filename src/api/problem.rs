@@ -6,6 +6,8 @@
 pub mod framework;
 mod types;
 
+use std::fmt::Display;
+
 use poem::error::ResponseError;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
@@ -79,6 +81,29 @@ impl ApiError {
         }
     }
 
+    /// A refusal as a whole sentence: `refusal` says what is wrong and what to do, without a full stop.
+    pub fn unchanged(problem: ProblemType, refusal: &(impl Display + ?Sized)) -> Self {
+        Self::new(problem, format!("Nothing was changed: {refusal}."))
+    }
+
+    /// The same where one field is at fault.
+    pub fn unchanged_by_field(
+        problem: ProblemType,
+        field: &str,
+        refusal: &(impl Display + ?Sized),
+    ) -> Self {
+        Self::unchanged(problem, refusal).with_field(field, refusal.to_string())
+    }
+
+    /// Names the one field that is wrong.
+    #[must_use]
+    pub fn with_field(self, field: impl Into<String>, message: impl Into<String>) -> Self {
+        self.with_errors(vec![FieldError {
+            field: field.into(),
+            message: message.into(),
+        }])
+    }
+
     /// Names the fields that are wrong.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
@@ -118,10 +143,7 @@ impl ApiError {
             ProblemType::InvalidBody,
             format!("The field '{field}' {message}."),
         )
-        .with_errors(vec![FieldError {
-            field: field.to_owned(),
-            message: message.to_owned(),
-        }])
+        .with_field(field, message)
     }
 
     /// Somebody else's thing and one that never was get the same answer.

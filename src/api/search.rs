@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 
 use super::Tag;
 use super::contacts::country_of;
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::state::ApiState;
 use crate::domain::actor::{Actor, Permission};
 use crate::domain::campaign::CampaignStatus;
@@ -158,10 +158,7 @@ fn nothing_sought() -> ApiError {
         ProblemType::InvalidParameter,
         "Say in 'q' what to look for: a name, a number, an email address or an id, or the beginning of one.",
     )
-    .with_errors(vec![FieldError {
-        field: "q".to_owned(),
-        message: "holds nothing to look for".to_owned(),
-    }])
+    .with_field("q", "holds nothing to look for")
 }
 
 fn all<R, V: From<R>>(rows: Vec<R>) -> Vec<V> {

@@ -10,7 +10,7 @@ use super::Tag;
 use super::body::Body;
 use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{AsJson, Created, Done};
 use super::state::ApiState;
 use crate::delivery::senders::{
@@ -310,42 +310,29 @@ impl Senders {
 }
 
 fn keeps_default() -> ApiError {
-    with_field(
+    ApiError::unchanged_by_field(
         ProblemType::InvalidBody,
         "is_default",
         "a channel keeps its default; make another sender the default instead",
     )
 }
 
-fn with_field(problem: ProblemType, field: &str, refusal: &(impl ToString + ?Sized)) -> ApiError {
-    let refusal = refusal.to_string();
-    ApiError::new(problem, format!("Nothing was changed: {refusal}.")).with_errors(vec![
-        FieldError {
-            field: field.to_owned(),
-            message: refusal,
-        },
-    ])
-}
-
 impl From<SenderError> for ApiError {
     fn from(error: SenderError) -> Self {
         match error {
             SenderError::Address(refusal) => {
-                with_field(ProblemType::InvalidAddress, "address", &refusal)
+                Self::unchanged_by_field(ProblemType::InvalidAddress, "address", &refusal)
             }
             SenderError::Rate(refusal) => {
-                with_field(ProblemType::InvalidRate, "segments_per_sec", &refusal)
+                Self::unchanged_by_field(ProblemType::InvalidRate, "segments_per_sec", &refusal)
             }
             SenderError::MessagingService => {
-                with_field(ProblemType::InvalidBody, "messaging_service_sid", &error)
+                Self::unchanged_by_field(ProblemType::InvalidBody, "messaging_service_sid", &error)
             }
             SenderError::NoAccount { .. } => {
-                with_field(ProblemType::ChannelNotConnected, "channel", &error)
+                Self::unchanged_by_field(ProblemType::ChannelNotConnected, "channel", &error)
             }
-            SenderError::Retired(refusal) => Self::new(
-                ProblemType::SenderRetired,
-                format!("Nothing was changed: {refusal}."),
-            ),
+            SenderError::Retired(refusal) => Self::unchanged(ProblemType::SenderRetired, &refusal),
             SenderError::Store(error) => error.into(),
         }
     }

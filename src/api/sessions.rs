@@ -15,7 +15,7 @@ use super::body::Body;
 use super::change::Facts;
 use super::credentials::prove;
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::Done;
 use super::state::ApiState;
 use crate::crypto::password::{random_bytes, random_token, token_hash};
@@ -315,10 +315,7 @@ fn no_such_tenant() -> ApiError {
         ProblemType::Unprocessable,
         "You are a member of no tenant with this id. GET /api/me/tenants lists yours.",
     )
-    .with_errors(vec![FieldError {
-        field: "tenant_id".to_owned(),
-        message: "is not one of your tenants".to_owned(),
-    }])
+    .with_field("tenant_id", "is not one of your tenants")
 }
 
 async fn view_of_session(tx: &mut ControlTx, token_hash: &[u8]) -> ApiResult<SessionView> {

@@ -9,7 +9,7 @@ use super::Tag;
 use super::body::Body;
 use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{AsJson, Created, Done};
 use super::state::ApiState;
 use crate::delivery::contacts::suppress;
@@ -193,10 +193,7 @@ fn channel_missing() -> ApiError {
         ProblemType::InvalidParameter,
         "Name the 'channel' of the 'address'.",
     )
-    .with_errors(vec![FieldError {
-        field: "channel".to_owned(),
-        message: "is missing".to_owned(),
-    }])
+    .with_field("channel", "is missing")
 }
 
 fn id_of(channel: Channel, mac: &[u8]) -> String {

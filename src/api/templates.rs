@@ -16,7 +16,7 @@ use super::body::{Body, named};
 use super::change::{Facts, Once, Turn};
 use super::page::{Page, PageRequest};
 use super::preview::{Preview, PreviewRequest, preview};
-use super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::problem::{ApiError, ApiResult, ProblemType};
 use super::reply::{AsJson, Created};
 use super::state::ApiState;
 use crate::domain::actor::{Actor, Permission};
@@ -283,19 +283,13 @@ impl From<ContentRefusal> for ApiError {
             ProblemType::InvalidTemplate,
             format!("The template was not saved: {refusal}."),
         )
-        .with_errors(vec![FieldError {
-            field: refusal.field().to_owned(),
-            message: refusal.to_string(),
-        }])
+        .with_field(refusal.field(), refusal.to_string())
     }
 }
 
 impl From<TemplateArchived> for ApiError {
     fn from(refusal: TemplateArchived) -> Self {
-        Self::new(
-            ProblemType::TemplateArchived,
-            format!("Nothing was changed: {refusal}."),
-        )
+        Self::unchanged(ProblemType::TemplateArchived, &refusal)
     }
 }
 

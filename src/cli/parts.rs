@@ -22,6 +22,8 @@ use crate::{schedules, telemetry};
 
 /// How long handlers and requests under way may take after the first signal.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long connections may take to close.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// Open files that the API wants: as many streams as it takes, and room for the rest.
 const OPEN_FILES_WANTED: u64 = 8_192;
 
@@ -171,6 +173,7 @@ impl Running {
             worker.drain(DRAIN).await;
         }
         while self.tasks.join_next().await.is_some() {}
-        self.db.close().await;
+        // A connection that fell silent would never be given back.
+        let _ = tokio::time::timeout(CLOSE_MAX, self.db.close()).await;
     }
 }

@@ -88,9 +88,8 @@ async fn answer(db: &Db, myself: &Myself, holds: &Holds, asked: &[MessageKey]) -
             .entry(*key)
             .or_insert_with(|| AttemptId(Uuid::new_v4()));
     }
-    let Some(judged) = begin(db, incarnation, holds, &tokens).await else {
-        return asked.iter().map(|_| Answer::Unknown).collect();
-    };
+    let each: Vec<(MessageKey, AttemptId)> = tokens.iter().map(|(key, id)| (*key, *id)).collect();
+    let judged = begin(db, incarnation, holds, &each).await;
     let begun: Vec<MessageKey> = judged
         .iter()
         .filter(|j| j.verdict == Verdict::Begun)
@@ -123,15 +122,15 @@ async fn answer(db: &Db, myself: &Myself, holds: &Holds, asked: &[MessageKey]) -
         .collect()
 }
 
-/// None when there was no answer; what was begun all the same is given back.
+/// Begins messages, or each by itself when one of them spoils it for all. Those that got no answer are not in it; what was begun
+/// all the same is given back.
 async fn begin(
     db: &Db,
     incarnation: Incarnation,
     holds: &Holds,
-    tokens: &HashMap<MessageKey, AttemptId>,
-) -> Option<Vec<attempts::Judged>> {
-    let (keys, ids): (Vec<MessageKey>, Vec<AttemptId>) =
-        tokens.iter().map(|(key, id)| (*key, *id)).unzip();
+    asked: &[(MessageKey, AttemptId)],
+) -> Vec<attempts::Judged> {
+    let (keys, ids): (Vec<MessageKey>, Vec<AttemptId>) = asked.iter().copied().unzip();
     let pool = db.batch_pool();
     let ask = || {
         answered(attempts::begin_attempts(
@@ -143,14 +142,21 @@ async fn begin(
         ))
     };
     match retry_deadlocks(ask).await {
-        Ok(judged) => Some(judged),
-        Err(error) => {
+        Ok(judged) => judged,
+        Err(error) if error.is_transient() || keys.len() == 1 => {
             tracing::warn!(%error, messages = keys.len(), "begin got no answer");
             if error.is_answer_lost() {
-                let asked = keys.into_iter().zip(ids).collect();
-                unanswered::disown(db.clone(), asked);
+                unanswered::disown(db.clone(), asked.to_vec());
             }
-            None
+            Vec::new()
+        }
+        Err(error) => {
+            tracing::error!(%error, messages = keys.len(), "messages begin one by one");
+            let mut judged = Vec::new();
+            for one in asked.chunks(1) {
+                judged.extend(Box::pin(begin(db, incarnation, holds, one)).await);
+            }
+            judged
         }
     }
 }

@@ -120,29 +120,29 @@ impl FeedbackHeard {
     pub(super) async fn save(mut self, tx: &mut SystemTx) -> StoreResult<()> {
         self.judge_accounts(tx).await?;
         for halt in save_halts(tx, &self.halts).await? {
-            metrics::counter!(telemetry::HALTS_TOTAL, "state" => halt.code.clone()).increment(1);
+            metrics::counter!(telemetry::HALTS_TOTAL, "code" => halt.code.clone()).increment(1);
             tracing::warn!(sender.id = %halt.sender_id, code = halt.code, reason = halt.reason, "a sender is halted");
         }
         for signal in &self.signals {
-            let state = signal.signal.as_str();
-            metrics::counter!(telemetry::BUCKET_SIGNALS_TOTAL, "state" => state).increment(1);
+            let signal = signal.signal.as_str();
+            metrics::counter!(telemetry::BUCKET_SIGNALS_TOTAL, "signal" => signal).increment(1);
         }
         append_signals(tx, &self.signals).await
     }
 
     /// Counts refusals of credentials in a row; the fifth halts all that sends with the account.
     async fn judge_accounts(&mut self, tx: &mut SystemTx) -> StoreResult<()> {
-        if !self.taken.is_empty() {
-            halts::forget_refusals(tx, &self.taken).await?;
-        }
-        if self.refused.is_empty() {
-            return Ok(());
-        }
         let counted: Vec<(MessageKey, &str)> = self
             .refused
             .iter()
             .map(|(key, account_ref)| (*key, account_ref.as_str()))
             .collect();
+        if !self.taken.is_empty() {
+            halts::forget_refusals(tx, &self.taken, &counted).await?;
+        }
+        if counted.is_empty() {
+            return Ok(());
+        }
         let given_up = halts::count_refusals(tx, &counted, REFUSALS_MAX).await?;
         for halt in &mut self.halts {
             let refused = self.refused.iter().find(|(key, _)| *key == halt.key);

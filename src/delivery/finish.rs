@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::batch::{BatchSpec, Batcher, LINGER};
 use super::begin::retry_deadlocks;
 use super::feedback::FeedbackHeard;
@@ -73,6 +75,12 @@ async fn record_until_stored(db: &Db, finished: &[Finished], halt: Duration) {
             }
             Err(error) => {
                 tracing::error!(%error, outcomes = finished.len(), "outcomes not stored");
+                // One that cannot be stored keeps no other back.
+                if finished.len() > 1 {
+                    let each = finished.chunks(1);
+                    join_all(each.map(|one| Box::pin(record_until_stored(db, one, halt)))).await;
+                    return;
+                }
             }
         }
         tokio::time::sleep(TRY_EVERY).await;

@@ -18,12 +18,11 @@ use crate::clock::answer::answered;
 use crate::domain::attempt::CallOutcome;
 use crate::domain::holds::Holds;
 use crate::domain::ids::{Incarnation, MessageKey};
+use crate::domain::reconcile_provider::FORGOTTEN_MAX;
 use crate::store::attempts::Remembered;
 use crate::store::timelines::{find_current, note_replay};
 use crate::store::{Db, StoreResult};
 
-/// How long a call is remembered: far longer than any standby lags.
-const KEPT_FOR: Duration = Duration::from_mins(10);
 /// Calls remembered at most.
 const CALLS_MAX: usize = 50_000;
 /// How often the server is looked at.
@@ -74,7 +73,7 @@ impl Journal {
             made_at: Clock::boottime(),
         });
         let mut calls = self.calls();
-        let is_old = |call: &Arc<JournaledCall>| call.made_at + KEPT_FOR < Clock::boottime();
+        let is_old = |call: &Arc<JournaledCall>| call.made_at + FORGOTTEN_MAX < Clock::boottime();
         while calls.len() >= CALLS_MAX || calls.front().is_some_and(is_old) {
             calls.pop_front();
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::batch::{BatchSpec, Batcher};
+use crate::clock::answer::answered;
 use crate::domain::ids::{AttemptId, MessageKey};
 use crate::providers::demo::{KnownEntry, Ledger, LedgerEntry};
 use crate::store::Db;
@@ -30,7 +31,7 @@ impl DatabaseLedger {
             let db = db.clone();
             async move {
                 let rows: Vec<NewEntry> = entries.into_iter().map(row).collect();
-                let written = demo_ledger::insert_entries(&db.batch_pool(), &rows).await;
+                let written = answered(demo_ledger::insert_entries(&db.batch_pool(), &rows)).await;
                 let answer = written.map_err(|error| error.to_string());
                 rows.iter().map(|_| answer.clone()).collect()
             }

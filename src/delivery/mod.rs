@@ -55,6 +55,7 @@ use self::ledger::DatabaseLedger;
 use self::moves::Moves;
 use self::outcomes::{Known, OWNER};
 use crate::clock::Clock;
+use crate::clock::answer::answered;
 use crate::domain::attempt::{CallOutcome, Verdict};
 use crate::domain::channel;
 use crate::domain::holds::Holds;
@@ -96,6 +97,8 @@ struct Inner {
     gates: Arc<Gates>,
     journal: Arc<Journal>,
     /// Messages that may be under way; a claim of jobs with several guesses, and may bring in more.
+    at_once: usize,
+    /// Those of them that are not.
     places: Arc<Semaphore>,
     stop_now: CancellationToken,
 }
@@ -118,6 +121,7 @@ impl Delivery {
             carriers: Carriers::new(demo, providers, &holds),
             gates: Gates::spawn(db.clone(), myself.clone()),
             journal: Journal::spawn(db.clone(), myself.clone(), Arc::new(holds)),
+            at_once,
             places: Arc::new(Semaphore::new(at_once)),
             db,
             myself,
@@ -145,6 +149,21 @@ impl Delivery {
             delivered
         });
         Delivered::of_all(join_all(each).await)
+    }
+
+    /// Makes no call any more and waits until what is under way has come to its end and is stored, or cannot be a call any more:
+    /// whoever says then that this process has ended says so truly.
+    pub async fn end(&self) {
+        let Inner { holds, places, .. } = &*self.inner;
+        self.inner.stop_now.cancel();
+        let all = u32::try_from(self.inner.at_once).unwrap_or(u32::MAX);
+        let patience = holds.begin_to_call + holds.call;
+        if tokio::time::timeout(patience, places.acquire_many(all))
+            .await
+            .is_err()
+        {
+            tracing::warn!("what was under way is not stored; evidence will tell");
+        }
     }
 
     /// Waits for a place. From then on it goes on when nobody waits for it any more: a handler is stopped when its lease is lost,
@@ -183,7 +202,7 @@ impl Inner {
                     false => Delivered::NoAnswer,
                 }
             }
-            Answer::Denied(verdict) => match self.put_away(key, verdict).await {
+            Answer::Denied(verdict) => match answered(self.put_away(key, verdict)).await {
                 Ok(()) => {
                     // Whoever has nothing to store leaves the job to its queue.
                     let _ = errand.is_over();

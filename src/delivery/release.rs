@@ -17,7 +17,7 @@ use super::deal::{Dealer, Done, Room};
 use super::incarnation::Myself;
 use super::moves::Moves;
 use crate::clock::Clock;
-use crate::clock::answer::answered;
+use crate::clock::answer::{answered, answered_within};
 use crate::domain::counts::{CountWord, CountedIn};
 use crate::domain::holds::Holds;
 use crate::store::buckets::signals::eat_signals;
@@ -27,7 +27,7 @@ use crate::store::{Db, StoreResult, SystemTx, incarnations, release};
 use crate::telemetry;
 
 /// From the start of a tick to that of the next while there is work.
-const TICK_EVERY: Duration = Duration::from_millis(50);
+pub const TICK_EVERY: Duration = Duration::from_millis(50);
 /// Between two ticks at least, however long one took: on a machine that is busy with sending, the leader is not all there is.
 const REST_MIN: Duration = Duration::from_millis(10);
 /// How often an idle leader looks, should no wake-up reach it.
@@ -36,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether a slot is over.
 const SLOTS_EVERY: Duration = Duration::from_millis(500);
+/// How long a leader that stops takes to say so; its term ends soon after in any case.
+const RESIGN_MAX: Duration = Duration::from_secs(3);
 /// Rows that one statement promotes, returns or eats.
 const ROWS_MAX: i64 = 2_000;
 /// The window when no worker has said how much it can take.
@@ -59,7 +61,12 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         low: LowWater::default(),
     };
     while !stop.is_cancelled() {
-        let pause = match answered(leader.step(&myself)).await {
+        let done = tokio::select! {
+            done = answered(leader.step(&myself)) => done,
+            // What is not committed is rolled back.
+            () = stop.cancelled() => break,
+        };
+        let pause = match done {
             Ok(pause) => pause,
             Err(error) => {
                 tracing::warn!(%error, "release tick failed");
@@ -74,7 +81,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
             () = stop.cancelled() => {}
         }
     }
-    if let Err(error) = answered(leader.resign()).await {
+    if let Err(error) = answered_within(RESIGN_MAX, leader.resign()).await {
         tracing::warn!(%error, "the term runs out by itself");
     }
 }

@@ -32,7 +32,9 @@ pub enum SenderError {
     #[error(transparent)]
     Retired(#[from] SenderRetired),
     /// No pool of senders has this name, or the channel's provider has no pools.
-    #[error("a messaging service is MG and 32 digits, and Twilio's alone")]
+    #[error(
+        "a messaging service is MG and 32 hexadecimal digits, and only senders at Twilio have one; correct it or leave it out"
+    )]
     MessagingService,
     /// There is no account to send with.
     #[error("no provider account is connected for {channel}; connect one first")]

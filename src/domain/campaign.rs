@@ -63,9 +63,6 @@ pub enum Audience {
     },
 }
 
-/// Lists of one audience, at most.
-pub const AUDIENCE_LISTS_MAX: usize = 50;
-
 impl Audience {
     /// Everybody on these lists.
     pub fn lists(mut list_ids: Vec<ListId>) -> Self {

@@ -111,13 +111,6 @@ impl Mapping {
     pub fn targets(&self) -> &[Target] {
         &self.0
     }
-
-    /// Whether rows would have an address.
-    pub fn has_address(&self) -> bool {
-        [ContactField::Phone, ContactField::Email]
-            .iter()
-            .any(|field| self.0.contains(&Target::Field(*field)))
-    }
 }
 
 impl Target {
@@ -135,7 +128,9 @@ impl Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MappingRefusal {
     /// It was made for another file.
-    #[error("the mapping has {given} columns, the file {columns}")]
+    #[error(
+        "the mapping has {given} columns, the file {columns}; name each column of the file once"
+    )]
     OtherColumns {
         /// In the mapping.
         given: usize,
@@ -143,13 +138,13 @@ pub enum MappingRefusal {
         columns: usize,
     },
     /// Two columns for one thing.
-    #[error("two columns are mapped to {0}")]
+    #[error("two columns are mapped to {0}; give one of them another target")]
     Twice(String),
     /// A name that no template could write.
     #[error("{0:?} is no name of an attribute; use small letters, digits and _")]
     AttributeName(String),
     /// Rows without number and address are nobody.
-    #[error("no column is mapped to phone or email")]
+    #[error("no column is mapped to phone or email; map one of them")]
     NoAddress,
 }
 

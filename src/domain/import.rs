@@ -85,13 +85,17 @@ impl ImportStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttestationRefusal {
     /// Nothing says what people agreed to.
-    #[error("the wording that people agreed to is missing or too long")]
+    #[error(
+        "the wording that people agreed to must have 1 to {WORDING_CHARS_MAX} characters, and not blanks alone"
+    )]
     Wording,
     /// Nothing says where.
-    #[error("the source of the consent is missing or too long")]
+    #[error(
+        "the source of the consent must have 1 to {NAME_CHARS_MAX} characters, and not blanks alone"
+    )]
     Source,
     /// A day to come.
-    #[error("the date of the consent lies in the future")]
+    #[error("the date of the consent lies in the future; write the day on which people agreed")]
     Future,
     /// For nothing.
     #[error("the consent names no channel")]
@@ -200,7 +204,7 @@ pub struct Import {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartRefusal {
     /// Its bytes are still coming in.
-    #[error("the upload has not ended yet")]
+    #[error("the upload has not ended yet; start the import once its status is uploaded")]
     NotUploaded,
     /// It was started before.
     #[error("the import is {status} already; upload the file again to import it again")]
@@ -218,7 +222,7 @@ pub enum StartRefusal {
 
 /// Why an import is not cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the import is {status} already")]
+#[error("the import is {status} already and cannot be cancelled any more")]
 pub struct CancelRefusal {
     /// Where it is.
     pub status: ImportStatus,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Job, JobContext, Outcome, Run};
+use super::{Job, JobContext, Outcome, Run, WORK_MAX};
 use crate::clock::Clock;
 use crate::domain::campaign::CampaignStatus;
 use crate::domain::counts::{CountDelta, CountWord};
@@ -18,8 +18,6 @@ use crate::store::{Db, StoreResult, campaigns, cancellations};
 
 /// Messages of one transaction.
 const BATCH_MESSAGES: i64 = 2_000;
-/// How long one run works before it lets another tenant's job have the slot.
-const WORK_MAX: Duration = Duration::from_secs(5);
 /// How long to wait for calls that were under way.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 

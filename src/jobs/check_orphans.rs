@@ -56,6 +56,6 @@ fn report(found: &[Orphan]) {
         );
     }
     for (kind, count) in counts {
-        metrics::gauge!(telemetry::ORPHANS, "state" => kind).set(count);
+        metrics::gauge!(telemetry::ORPHANS, "kind" => kind).set(count);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Job, JobContext, Outcome, Run};
+use super::{Job, JobContext, Outcome, Run, WORK_MAX};
 use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::delivery::intake::{Commands, accept_messages};
@@ -25,8 +25,6 @@ use crate::store::{StoreError, StoreResult, TenantTx, campaigns, contacts, sende
 
 /// People of one transaction.
 const CHUNK_MEMBERS: i64 = 2_000;
-/// How long one run works before it lets another tenant's job have the slot.
-const WORK_MAX: Duration = Duration::from_secs(5);
 /// How long to leave it to whoever has the cursor.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 

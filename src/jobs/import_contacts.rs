@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Job, JobContext, Outcome, Run};
+use super::{Job, JobContext, Outcome, Run, WORK_MAX};
 use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::domain::channel::Channel;
@@ -24,9 +24,6 @@ use crate::store::contacts::NewContact;
 use crate::store::{
     Db, StoreError, StoreResult, TenantTx, consents, contacts, imports, lists, tenants,
 };
-
-/// How long one run works before it lets another tenant's job have the slot.
-const WORK_MAX: Duration = Duration::from_secs(5);
 
 impl Job for ImportContacts {
     async fn run(self, context: &JobContext, run: Run) -> Outcome {

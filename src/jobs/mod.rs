@@ -25,6 +25,7 @@ pub mod sync_tenants;
 pub mod worker;
 
 use std::future::Future;
+use std::time::Duration;
 
 pub use self::queue::Outcome;
 use self::queue::{Fence, Load, Payload};
@@ -32,6 +33,9 @@ use crate::clock::Clock;
 use crate::crypto::mac::MacKey;
 use crate::delivery::Delivery;
 use crate::store::{Db, StoreError, StoreResult};
+
+/// How long one run works before it lets another tenant's job have the slot.
+const WORK_MAX: Duration = Duration::from_secs(5);
 
 /// What a job's code may use.
 #[derive(Debug, Clone)]

@@ -5,14 +5,11 @@
 
 use std::time::Duration;
 
-use super::{Job, JobContext, Outcome, Run};
+use super::{Job, JobContext, Outcome, Run, WORK_MAX};
 use crate::clock::Clock;
 use crate::delivery::retries::{RetryError, retry_failed};
 use crate::domain::ids::MessageId;
 use crate::domain::orders::RetryFailed;
-
-/// How long one run works before it lets another tenant's job have the slot.
-const WORK_MAX: Duration = Duration::from_secs(5);
 
 impl Job for RetryFailed {
     async fn run(self, context: &JobContext, _run: Run) -> Outcome {

@@ -41,6 +41,7 @@ pub struct WorkerOptions {
 #[derive(Debug)]
 pub struct Worker {
     engine: Engine,
+    delivery: Delivery,
     myself: Myself,
     stop_release: CancellationToken,
     stop_now: CancellationToken,
@@ -69,7 +70,7 @@ impl Worker {
         let context = JobContext {
             db: db.clone(),
             clock: db.clock().clone(),
-            delivery,
+            delivery: delivery.clone(),
             mac_key: options.mac_key,
         };
         let mut workers = Workers::new(engine.clone());
@@ -95,6 +96,7 @@ impl Worker {
         let release = tokio::spawn(leader);
         Self {
             engine,
+            delivery,
             myself,
             stop_release,
             stop_now,
@@ -113,7 +115,8 @@ impl Worker {
         self.stop_now.cancel();
     }
 
-    /// Stops in order: claims no more, lets handlers end for up to `limit`, gives the rest back.
+    /// Stops in order: claims no more, lets handlers end for up to `limit`, gives the rest back, and lets calls end that are
+    /// under way.
     pub async fn drain(self, limit: Duration) {
         self.stop_release.cancel();
         let drained = self.engine.drain(limit).await;
@@ -124,6 +127,7 @@ impl Worker {
         );
         let _ = self.release.await;
         let _ = self.workers.await;
+        self.delivery.end().await;
         self.myself.end().await;
     }
 }

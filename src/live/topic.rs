@@ -17,8 +17,6 @@ use crate::store::{Db, StoreError, StoreResult, SystemTx, imports, watched};
 
 /// Running campaigns of one tenant at most; the newest.
 const RUNNING_MAX: i64 = 100;
-/// Workers at most; the newest.
-const WORKERS_MAX: i64 = 500;
 
 /// What can be watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -296,7 +294,7 @@ async fn read_operations(tx: &mut SystemTx) -> StoreResult<Vec<Snapshot>> {
     let runs = admin::list_kind_states(tx.conn(), &kinds)
         .await
         .map_err(StoreError::from)?;
-    let workers = incarnations::list_open(tx.conn(), WORKERS_MAX).await?;
+    let workers = incarnations::list_open(tx.conn()).await?;
     Ok(vec![Snapshot {
         topic: Topic::Operations,
         version,

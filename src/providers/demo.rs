@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountError, AccountStatus, Candidate, Listing, LookUp, LookUpAnswer, Provider, SendError,
-    SendReceipt, SendRequest, WebhookError, WebhookReport,
+    AccountError, Candidate, Listing, LookUp, LookUpAnswer, Provider, SendError, SendReceipt,
+    SendRequest,
 };
-use crate::domain::channel::Channel;
 use crate::domain::demo::{self, Fate};
 use crate::domain::ids::{AttemptId, MessageKey};
 use crate::domain::status::Status;
@@ -71,14 +69,6 @@ impl DemoProvider {
     pub fn new(ledger: Arc<dyn Ledger>) -> Self {
         Self { ledger }
     }
-}
-
-/// A callback as the demo provider would make it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Callback {
-    provider_message_id: String,
-    status: String,
 }
 
 impl Provider for DemoProvider {
@@ -153,30 +143,6 @@ impl Provider for DemoProvider {
     fn verify<'a>(&'a self, _account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>> {
         Box::pin(async { Ok(()) })
     }
-
-    fn parse_webhook(&self, channel: Channel, body: &[u8]) -> Result<WebhookReport, WebhookError> {
-        let callback: Callback =
-            serde_json::from_slice(body).map_err(|error| WebhookError(error.to_string()))?;
-        let status = Status::parse(channel, &callback.status)
-            .map_err(|error| WebhookError(error.to_string()))?;
-        Ok(WebhookReport {
-            provider_message_id: callback.provider_message_id,
-            status,
-            error_code: demo::error_code(channel, status).map(Into::into),
-        })
-    }
-
-    fn status<'a>(
-        &'a self,
-        _account_ref: &'a str,
-    ) -> BoxFuture<'a, Result<AccountStatus, AccountError>> {
-        Box::pin(async {
-            Ok(AccountStatus {
-                is_active: true,
-                kind: "simulated".into(),
-            })
-        })
-    }
 }
 
 #[cfg(test)]
@@ -186,6 +152,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::domain::channel::Channel;
     use crate::domain::ids::{MessageId, TenantId};
 
     #[derive(Debug, Default)]
@@ -310,18 +277,5 @@ mod tests {
         assert!(before.candidates.is_empty() && before.is_complete);
         assert_eq!(after.candidates.len(), 1);
         assert!(after.candidates[0].has_same_text);
-    }
-
-    #[tokio::test]
-    async fn its_callbacks_are_read_as_a_real_providers_are() {
-        let provider = DemoProvider::new(Arc::new(Memory::default()));
-        let body = br#"{"provider_message_id":"DM1","status":"undelivered"}"#;
-
-        let report = provider.parse_webhook(Channel::Sms, body).unwrap();
-
-        assert_eq!(report.error_code.as_deref(), Some("30003"));
-        assert!(provider.parse_webhook(Channel::Sms, b"{}").is_err());
-        assert!(provider.verify("demo").await.is_ok());
-        assert!(provider.status("demo").await.unwrap().is_active);
     }
 }

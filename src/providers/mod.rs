@@ -168,31 +168,6 @@ pub enum AccountError {
     Unreachable(String),
 }
 
-/// What a provider says of an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountStatus {
-    /// Whether it may send now.
-    pub is_active: bool,
-    /// The provider's word for its kind: trial, full, simulated.
-    pub kind: String,
-}
-
-/// What a provider told us of one message by calling back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookReport {
-    /// What the provider calls the message.
-    pub provider_message_id: String,
-    /// What it says of it.
-    pub status: Status,
-    /// Its error code, where it gave one.
-    pub error_code: Option<String>,
-}
-
-/// Why a callback cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unreadable callback: {0}")]
-pub struct WebhookError(pub String);
-
 /// A provider that carries messages out.
 pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Asks for one message, once. The caller bounds the time.
@@ -213,13 +188,4 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
 
     /// Checks that the account's credentials work.
     fn verify<'a>(&'a self, account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>>;
-
-    /// Reads a callback's body, whose signature was checked before.
-    fn parse_webhook(&self, channel: Channel, body: &[u8]) -> Result<WebhookReport, WebhookError>;
-
-    /// Asks what the provider thinks of an account.
-    fn status<'a>(
-        &'a self,
-        account_ref: &'a str,
-    ) -> BoxFuture<'a, Result<AccountStatus, AccountError>>;
 }

@@ -98,6 +98,19 @@ pub async fn count_begun_after(tx: &mut SystemTx, at: DateTime<Utc>) -> StoreRes
     Ok(begun)
 }
 
+/// Begins that wait for a lock of the campaign they are about.
+pub async fn count_waiting_begins(tx: &mut SystemTx) -> StoreResult<i64> {
+    let waiting = query_scalar!(
+        r#"
+        SELECT count(*) AS "waiting!" FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event = 'advisory' AND query LIKE '%begin_attempts%'
+        "#
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(waiting)
+}
+
 /// Gives a tenant a weight, and it and its senders rates that are kept to and limit nothing.
 pub async fn set_rates(
     tx: &mut SystemTx,

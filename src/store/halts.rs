@@ -217,25 +217,43 @@ pub async fn count_refusals(
         .collect())
 }
 
-/// Forgets the refusals of accounts that took something.
-pub async fn forget_refusals(tx: &mut SystemTx, taken: &[(TenantId, String)]) -> StoreResult<()> {
-    let tenant_ids: Vec<Uuid> = taken.iter().map(|(tenant_id, _)| tenant_id.0).collect();
-    let accounts: Vec<&str> = taken.iter().map(|(_, account)| account.as_str()).collect();
+/// Forgets the refusals of accounts that took something. Those of `refused` are locked with them, since they are counted next:
+/// whoever has another account's row must not wait for one of ours.
+pub async fn forget_refusals(
+    tx: &mut SystemTx,
+    taken: &[(TenantId, String)],
+    refused: &[(MessageKey, &str)],
+) -> StoreResult<()> {
+    let taken = taken
+        .iter()
+        .map(|(id, account)| (id.0, account.as_str(), true));
+    let refused = refused
+        .iter()
+        .map(|(key, account)| (key.tenant_id.0, *account, false));
+    let all: Vec<(Uuid, &str, bool)> = taken.chain(refused).collect();
+    let tenant_ids: Vec<Uuid> = all.iter().map(|(tenant_id, ..)| *tenant_id).collect();
+    let accounts: Vec<&str> = all.iter().map(|(_, account, _)| *account).collect();
+    let is_over: Vec<bool> = all.iter().map(|(.., is_over)| *is_over).collect();
     query!(
         r#"
-        WITH over AS (
-            SELECT a.tenant_id, a.account_ref
+        WITH named AS (
+            SELECT u.tenant_id, u.account_ref, bool_or(u.is_over) AS is_over
+            FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS u (tenant_id, account_ref, is_over)
+            GROUP BY u.tenant_id, u.account_ref
+        ), locked AS MATERIALIZED (
+            SELECT a.tenant_id, a.account_ref, n.is_over
             FROM account_refusals a
-            WHERE (a.tenant_id, a.account_ref) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
+            JOIN named n ON n.tenant_id = a.tenant_id AND n.account_ref = a.account_ref
             ORDER BY a.tenant_id, a.account_ref
-            FOR UPDATE
+            FOR UPDATE OF a
         )
         DELETE FROM account_refusals a
-        USING over o
-        WHERE a.tenant_id = o.tenant_id AND a.account_ref = o.account_ref
+        USING locked l
+        WHERE l.is_over AND a.tenant_id = l.tenant_id AND a.account_ref = l.account_ref
         "#,
         &tenant_ids,
         &accounts as &[&str],
+        &is_over,
     )
     .execute(tx.conn())
     .await?;

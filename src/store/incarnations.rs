@@ -6,6 +6,9 @@ use sqlx::{PgConnection, query, query_as, query_scalar};
 use super::StoreResult;
 use crate::domain::ids::Incarnation;
 
+/// Processes listed at most.
+const OPEN_MAX: i64 = 500;
+
 /// What a process says of itself when it starts.
 #[derive(Debug, Clone)]
 pub struct NewIncarnation {
@@ -126,8 +129,8 @@ pub struct OpenIncarnation {
     pub is_alive: bool,
 }
 
-/// Processes that live, and those that fell silent within the last hour; the newest first, at most `limit`.
-pub async fn list_open(conn: &mut PgConnection, limit: i64) -> StoreResult<Vec<OpenIncarnation>> {
+/// Processes that live, and those that fell silent within the last hour; the newest first, 500 at most.
+pub async fn list_open(conn: &mut PgConnection) -> StoreResult<Vec<OpenIncarnation>> {
     let rows = query_as!(
         OpenIncarnation,
         r#"
@@ -138,7 +141,7 @@ pub async fn list_open(conn: &mut PgConnection, limit: i64) -> StoreResult<Vec<O
         ORDER BY id DESC
         LIMIT $1
         "#,
-        limit,
+        OPEN_MAX,
     )
     .fetch_all(conn)
     .await?;

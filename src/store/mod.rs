@@ -127,7 +127,7 @@ impl From<sqlx::Error> for StoreError {
             };
         };
         // 08: connection; 57P: shut down or crashed; 53: out of connections or memory; 55P03, 57014: a
-        // time-out of ours; 25P03: stopped too long inside a transaction.
+        // time-out of ours; 25P03: stopped too long inside a transaction; 25P04: a transaction that took too long.
         match database.code().as_deref() {
             Some("40P01") => Self::Deadlock(error),
             Some(code)

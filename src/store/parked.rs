@@ -183,7 +183,7 @@ pub async fn hold_sender(tx: &mut TenantTx, key: MessageKey) -> StoreResult<bool
     Ok(is_retired != Some(true))
 }
 
-/// Which of these messages are past their time.
+/// How many of these messages are past their time.
 pub async fn count_expired(tx: &mut TenantTx, keys: &[MessageKey]) -> StoreResult<i64> {
     let (tenant_ids, ids) = MessageKey::columns(keys);
     let row = query!(

@@ -313,7 +313,7 @@ struct Operation {
 }
 
 fn operations() -> Vec<Operation> {
-    let document: Value = serde_json::from_str(&engageninja::api::openapi_document()).unwrap();
+    let document: Value = serde_json::from_str(engageninja::api::openapi_document()).unwrap();
     let mut all = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {

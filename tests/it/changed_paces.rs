@@ -9,11 +9,16 @@ use serde_json::{Value, json};
 
 use crate::harness::app::{Answer, App, Tenant, answer};
 use crate::harness::eventually;
+use crate::harness::ticks::{list_let_out, watch_ticks};
 use crate::harness::twilio::TwilioWorld;
 
 const DRAIN: Duration = Duration::from_secs(5);
-/// A second, and what a machine that many tests share adds to it.
+/// How soon another pace shows where messages are let out, by the release's own instants …
+const SECOND: TimeDelta = TimeDelta::seconds(1);
+/// … and at the provider, with what a machine that many tests share adds to it.
 const SOON: TimeDelta = TimeDelta::seconds(3);
+/// How long a slow pace is watched.
+const WATCHED: TimeDelta = TimeDelta::seconds(4);
 const PEOPLE: u32 = 1_500;
 
 /// A tenant that sends through the fake, and who may say how fast.
@@ -28,6 +33,7 @@ struct Office {
 impl Office {
     async fn open() -> Self {
         let it = TwilioWorld::start().await;
+        watch_ticks(&it.world).await;
         let (app, tenant) = App::beside(&it.world).await;
         let admin = app.key(&tenant, Role::Admin).await;
         let operator = app.operator(&app.tenant("office").await).await;
@@ -82,13 +88,28 @@ impl Office {
         set(campaign, 100.0).await;
         let quick = clock.now();
         eventually("it is quick", async || self.taken().len() > before + 50).await;
+        let let_out = list_let_out(&self.it.world).await;
+        let first = let_out.iter().find(|one| one.at > quick).unwrap();
+        assert!(
+            first.at - quick < SECOND,
+            "{} until it is let out",
+            first.at - quick
+        );
         let first_fifty = self.taken()[before + 50] - quick;
         assert!(first_fifty < SOON, "50 took {first_fifty}");
 
         set(campaign, 1.0).await;
-        let slow = clock.now() + SOON;
-        self.until(slow + TimeDelta::seconds(4)).await;
-        let taken = self.taken_between(slow, slow + TimeDelta::seconds(4));
+        let slow = clock.now();
+        self.until(slow + SOON + WATCHED).await;
+        let within = |at: DateTime<Utc>| (slow + SECOND..slow + SECOND + WATCHED).contains(&at);
+        let let_out = list_let_out(&self.it.world).await;
+        let let_out = let_out.iter().filter(|one| within(one.at)).count();
+        // What went ahead at the quick pace is paid off at the slow one, so that it may be none.
+        assert!(
+            let_out <= 5,
+            "{let_out} let out in four seconds at one a second"
+        );
+        let taken = self.taken_between(slow + SOON, slow + SOON + WATCHED);
         assert!(
             (1..=6).contains(&taken),
             "{taken} in four seconds at one a second"

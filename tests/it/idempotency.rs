@@ -172,7 +172,7 @@ async fn fifty_repeats_at_once_make_one_thing_and_get_one_answer() {
 async fn every_operation_that_takes_a_key_is_shown_to_keep_it() {
     let app = App::start().await;
     let twin = Twin::make(&app, "dojo").await;
-    let document: Value = serde_json::from_str(&engageninja::api::openapi_document()).unwrap();
+    let document: Value = serde_json::from_str(engageninja::api::openapi_document()).unwrap();
     let operations = document["paths"].as_object().unwrap().values();
     let operations = operations.flat_map(|path| path.as_object().unwrap().values());
     let takes: BTreeSet<&str> = operations

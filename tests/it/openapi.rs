@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 fn document() -> Value {
-    serde_json::from_str(&engageninja::api::openapi_document()).unwrap()
+    serde_json::from_str(engageninja::api::openapi_document()).unwrap()
 }
 
 /// Every operation with its path and method.

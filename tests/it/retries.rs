@@ -1,5 +1,6 @@
 //! What failed is sent anew: once for each person, never for one who was reached, and counted by the newest.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engageninja::delivery::inbox::fold::fold_events;
@@ -105,16 +106,26 @@ impl Shop {
             world.build_gate("campaign_deltas").await;
             world.shut_gate().await;
         }
+        let press_once = async || loop {
+            let answer = self.retry().await;
+            if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+                return answer.ok(202)["retried"].as_i64().unwrap();
+            }
+        };
         let press = async {
             if first == First::Success {
                 world.somebody_is_at_gate().await;
             }
-            loop {
-                let answer = self.retry().await;
-                if answer.status != StatusCode::SERVICE_UNAVAILABLE {
-                    return answer;
+            // Twice where the order is nobody's.
+            let again = async {
+                if first == First::Anybody {
+                    press_once().await
+                } else {
+                    0
                 }
-            }
+            };
+            let (one, other) = tokio::join!(press_once(), again);
+            one + other
         };
         let fold = async {
             if first == First::Press {
@@ -131,8 +142,19 @@ impl Shop {
                 world.open_gate().await;
             }
         };
-        let (answer, (), ()) = tokio::join!(press, fold, let_go);
-        answer.ok(202)["retried"].as_i64().unwrap()
+        let race = async { tokio::join!(press, fold, let_go).0 };
+        let is_over = AtomicBool::new(false);
+        let watch = async {
+            while !is_over.load(Ordering::Relaxed) {
+                self.assert_sums().await;
+            }
+        };
+        let race = async {
+            let retried = Box::pin(race).await;
+            is_over.store(true, Ordering::Relaxed);
+            retried
+        };
+        tokio::join!(race, watch).0
     }
 
     /// Messages by step: how many there are of each.
@@ -148,13 +170,18 @@ impl Shop {
         steps
     }
 
-    /// The numbers people are shown, whose sum is checked against the rows.
-    async fn shown(&self) -> Value {
+    /// What is counted sums up and is what stands in the rows, also while something changes.
+    async fn assert_sums(&self) {
         let counts = self.it.world.counts(self.campaign).await;
         assert!(counts.is_balanced(), "{counts:?}");
         let mut tx = self.it.world.db.db().system().begin().await.unwrap();
         let wrong = recount(&mut tx, self.it.world.tenant_id, self.campaign).await;
         assert_eq!(wrong.unwrap(), []);
+    }
+
+    /// The numbers people are shown, whose sum is checked against the rows.
+    async fn shown(&self) -> Value {
+        self.assert_sums().await;
         let path = format!("/api/campaigns/{}/status", self.campaign);
         self.app.get(&self.key, &path).await.ok(200)["counts"].clone()
     }

@@ -13,7 +13,7 @@ use crate::harness::world::World;
 
 /// Every list of the document that needs no parameter.
 fn lists() -> Vec<String> {
-    let document: Value = serde_json::from_str(&engageninja::api::openapi_document()).unwrap();
+    let document: Value = serde_json::from_str(engageninja::api::openapi_document()).unwrap();
     let paths = document["paths"].as_object().unwrap();
     paths
         .iter()
@@ -149,7 +149,7 @@ async fn nothing_of_the_other_tenant_can_be_changed_or_sent() {
     let cookie = app.sign_in(&owner).await;
     let theirs_before = fingerprint(&app, &theirs).await;
 
-    let document: Value = serde_json::from_str(&engageninja::api::openapi_document()).unwrap();
+    let document: Value = serde_json::from_str(engageninja::api::openapi_document()).unwrap();
     let mut asked = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
         let Some(url) = theirs.path(path).filter(|_| path.contains('{')) else {

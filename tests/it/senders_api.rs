@@ -196,7 +196,7 @@ async fn what_is_no_sender_is_refused_with_what_would_be_right() {
             json!({"channel": "sms", "address": number, "messaging_service_sid": "MG1"}),
             "invalid-body",
             "messaging_service_sid",
-            "32 digits",
+            "32 hexadecimal digits",
         ),
     ];
     for (body, problem, field, says) in cases {

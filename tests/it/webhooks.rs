@@ -360,6 +360,13 @@ async fn what_names_nothing_of_ours_is_kept_and_does_no_harm() {
 
     let (messages, ..) = office.believed(campaign).await;
     assert!(messages[0].ends_with(" 4 queued 20 f"), "{messages:?}");
+    let counts = office.it.world.counts(campaign).await;
+    assert!(counts.is_balanced(), "{counts:?}");
+    for word in [CountWord::Delivered, CountWord::Failed] {
+        assert_eq!(counts.get(word), 0, "{word:?}");
+    }
+    let harm = "SELECT (SELECT count(*) FROM halts) + (SELECT count(*) FROM suppressions)";
+    assert_eq!(office.it.world.number(harm).await, 0);
     let kept = "SELECT count(*) FROM provider_events WHERE folded_at IS NULL";
     assert_eq!(
         office.it.world.number(kept).await,
@@ -484,7 +491,7 @@ async fn a_decision_that_evidence_has_overtaken_is_refused_and_sends_nothing() {
         late["detail"].as_str().unwrap().contains("handed_over"),
         "{late}"
     );
-    let mut again = 0;
+    let (mut again, mut refused) = (0, vec![mark_of(&sent[0], "m")]);
     for callback in &sent[1..] {
         let (status, decided) = tokio::join!(office.post(callback), decide(callback));
         assert_eq!(status.0, 204);
@@ -492,12 +499,21 @@ async fn a_decision_that_evidence_has_overtaken_is_refused_and_sends_nothing() {
             again += 1;
         } else {
             decided.problem(409, "message-not-parked");
+            refused.push(mark_of(callback, "m"));
         }
     }
     office.folded().await;
     let counts = world.counts(campaign).await;
     assert!(counts.is_balanced(), "{counts:?}");
     assert_eq!(counts.get(CountWord::Parked), 0);
+    assert_eq!(counts.get(CountWord::HandedOver), i64::from(PEOPLE));
+    let called = office.it.fake.ledger().requested();
+    for id in refused {
+        let calls = called
+            .iter()
+            .filter(|one| one.mark("m").as_ref() == Some(&id));
+        assert_eq!(calls.count(), 1, "{id} was sent again");
+    }
     let decisions = "SELECT count(*) FROM audit_log WHERE action = 'decide_message'";
     assert_eq!(
         world.number(decisions).await,

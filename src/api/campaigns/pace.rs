@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::api::Tag;
 use crate::api::body::Body;
 use crate::api::change::Facts;
-use crate::api::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use crate::api::problem::{ApiError, ApiResult, ProblemType};
 use crate::api::state::ApiState;
 use crate::domain::actor::{Actor, Permission};
 use crate::domain::audit::AuditEntry;
@@ -142,14 +142,6 @@ impl From<LanePace> for PaceView {
 
 impl From<PaceRefusal> for ApiError {
     fn from(refusal: PaceRefusal) -> Self {
-        let field = FieldError {
-            field: "per_sec".to_owned(),
-            message: refusal.to_string(),
-        };
-        Self::new(
-            ProblemType::InvalidPace,
-            format!("Nothing was changed: {refusal}."),
-        )
-        .with_errors(vec![field])
+        Self::unchanged_by_field(ProblemType::InvalidPace, "per_sec", &refusal)
     }
 }

@@ -99,10 +99,10 @@ impl From<RetryError> for ApiError {
     fn from(error: RetryError) -> Self {
         match error {
             RetryError::Refused(refusal) => refusal.into(),
-            RetryError::Retired(refusal) => Self::new(
+            RetryError::Retired(refusal) => Self::unchanged(
                 ProblemType::SenderRetired,
-                format!(
-                    "Nothing was changed: {refusal}: make a new campaign with another sender for those who were not reached."
+                &format_args!(
+                    "{refusal}: make a new campaign with another sender for those who were not reached"
                 ),
             ),
             RetryError::Store(error) => error.into(),

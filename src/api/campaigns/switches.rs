@@ -9,7 +9,7 @@ use super::{CampaignView, show};
 use crate::api::Tag;
 use crate::api::body::Body;
 use crate::api::change::{Change, Facts, Once, Turn};
-use crate::api::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use crate::api::problem::{ApiError, ApiResult, ProblemType};
 use crate::api::reply::Accepted;
 use crate::api::state::ApiState;
 use crate::delivery::campaigns::{
@@ -242,7 +242,7 @@ impl From<StartError> for ApiError {
                     StartRefusal::EmptyAudience { .. } => ProblemType::EmptyAudience,
                     StartRefusal::UnknownVariables { .. } => ProblemType::UnknownVariable,
                 };
-                Self::new(problem, refused(&refusal))
+                Self::unchanged(problem, &refusal)
             }
         }
     }
@@ -254,7 +254,7 @@ impl From<SwitchError> for ApiError {
             SwitchError::Store(error) => error.into(),
             SwitchError::Time(refusal) => refusal.into(),
             SwitchError::Refused(refusal) => refusal.into(),
-            SwitchError::SenderRetired => Self::new(ProblemType::SenderRetired, refused(&error)),
+            SwitchError::SenderRetired => Self::unchanged(ProblemType::SenderRetired, &error),
         }
     }
 }
@@ -270,21 +270,12 @@ impl From<SwitchRefusal> for ApiError {
             Switch::Reopen if refusal.status.is_startable() => ProblemType::CampaignNotSent,
             Switch::Cancel | Switch::Reopen => ProblemType::CampaignEnded,
         };
-        Self::new(problem, refused(&refusal))
+        Self::unchanged(problem, &refusal)
     }
 }
 
 impl From<SendAtRefusal> for ApiError {
     fn from(refusal: SendAtRefusal) -> Self {
-        let field = FieldError {
-            field: "send_at".to_owned(),
-            message: refusal.to_string(),
-        };
-        Self::new(ProblemType::InvalidSendAt, refused(&refusal)).with_errors(vec![field])
+        Self::unchanged_by_field(ProblemType::InvalidSendAt, "send_at", &refusal)
     }
-}
-
-/// A refusal as whole sentences.
-fn refused(refusal: &impl std::fmt::Display) -> String {
-    format!("Nothing was changed: {refusal}.")
 }

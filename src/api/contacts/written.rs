@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use poem_openapi::Object;
 
-use crate::api::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use crate::api::problem::{ApiError, ApiResult, ProblemType};
 use crate::api::state::ApiState;
 use crate::crypto::mac::MacKey;
 use crate::domain::actor::Actor;
@@ -234,14 +234,11 @@ fn stored(contact: &Contact, field: ContactField) -> Option<&str> {
 }
 
 fn refused(field: &str, message: &str) -> ApiError {
-    ApiError::new(
+    ApiError::unchanged(
         ProblemType::InvalidBody,
-        format!("Nothing was changed: '{field}' {message}."),
+        &format_args!("'{field}' {message}"),
     )
-    .with_errors(vec![FieldError {
-        field: field.to_owned(),
-        message: message.to_owned(),
-    }])
+    .with_field(field, message)
 }
 
 fn consent_refused(refusal: AttestationRefusal) -> ApiError {
@@ -263,10 +260,7 @@ pub(super) fn contact_exists(id: ContactId) -> ApiError {
              or address. Nothing was changed."
         ),
     )
-    .with_errors(vec![FieldError {
-        field: "contact_id".to_owned(),
-        message: id.to_string(),
-    }])
+    .with_field("contact_id", id.to_string())
 }
 
 impl From<RowRefusal> for ApiError {
@@ -282,9 +276,6 @@ impl From<RowRefusal> for ApiError {
             ProblemType::InvalidBody,
             format!("The contact was not saved: {refusal}."),
         )
-        .with_errors(vec![FieldError {
-            field,
-            message: refusal.to_string(),
-        }])
+        .with_field(field, refusal.to_string())
     }
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::Topic;
-use crate::api::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use crate::api::problem::{ApiError, ApiResult, ProblemType};
 use crate::domain::actor::{Actor, Permission};
 use crate::domain::ids::MessageKey;
 use crate::live::topic::TopicKind;
@@ -82,10 +82,7 @@ fn shortened(word: &str) -> String {
 }
 
 fn refused(detail: String, message: String) -> ApiError {
-    ApiError::new(ProblemType::InvalidParameter, detail).with_errors(vec![FieldError {
-        field: "topics".to_owned(),
-        message,
-    }])
+    ApiError::new(ProblemType::InvalidParameter, detail).with_field("topics", message)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use poem_openapi::{Enum, Object};
 
-use super::super::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use super::super::problem::{ApiError, ApiResult, ProblemType};
 use crate::domain::actor::{Actor, Who};
 use crate::domain::channel::Channel;
 use crate::domain::contact::{ContactField, Mapping, Target};
@@ -187,10 +187,7 @@ fn targets(columns: &[Column], import: &Import) -> ApiResult<Vec<Target>> {
                     names.join(", ")
                 ),
             )
-            .with_errors(vec![FieldError {
-                field: format!("columns[{place}].name"),
-                message: "is no column of the file".to_owned(),
-            }]));
+            .with_field(format!("columns[{place}].name"), "is no column of the file"));
         };
         targets[at] = column.target_at(at);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use poem_openapi::Object;
 
 use crate::api::campaigns::unknown_field;
-use crate::api::problem::{ApiError, ApiResult, FieldError, ProblemType};
+use crate::api::problem::{ApiError, ApiResult, ProblemType};
 use crate::delivery::single::{Saying, Single, SingleError, To};
 use crate::domain::actor::Actor;
 use crate::domain::campaign::Campaign;
@@ -96,10 +96,7 @@ fn one_of(field: &str, other: &str, fault: &str) -> ApiError {
         ProblemType::InvalidBody,
         format!("Send either '{field}' or '{other}', and not both: '{field}' {fault}."),
     )
-    .with_errors(vec![FieldError {
-        field: field.to_owned(),
-        message: format!("either this or {other}, and not both"),
-    }])
+    .with_field(field, format!("either this or {other}, and not both"))
 }
 
 impl From<SingleError> for ApiError {
@@ -131,11 +128,9 @@ impl From<SingleRefusal> for ApiError {
             SingleRefusal::Render(_) => (ProblemType::InvalidTemplate, Some("body")),
             SingleRefusal::Body(_) => (ProblemType::Unprocessable, Some("body")),
         };
-        let errors = field.map(|field| FieldError {
-            field: field.to_owned(),
-            message: refusal.to_string(),
-        });
-        Self::new(problem, format!("Nothing was changed: {refusal}."))
-            .with_errors(errors.into_iter().collect())
+        match field {
+            Some(field) => Self::unchanged_by_field(problem, field, &refusal),
+            None => Self::unchanged(problem, &refusal),
+        }
     }
 }

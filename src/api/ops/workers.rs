@@ -10,9 +10,6 @@ use crate::api::state::ApiState;
 use crate::domain::actor::Operator;
 use crate::store::incarnations::{self, OpenIncarnation};
 
-/// Workers listed at most.
-const WORKERS_MAX: i64 = 500;
-
 /// The operations on workers.
 #[derive(Debug)]
 pub struct Workers {
@@ -58,7 +55,7 @@ impl Workers {
     async fn list_workers(&self, _operator: Operator) -> ApiResult<Json<WorkerList>> {
         // System: processes work for all tenants.
         let mut tx = self.state.db.system().begin().await?;
-        let rows = incarnations::list_open(tx.conn(), WORKERS_MAX).await?;
+        let rows = incarnations::list_open(tx.conn()).await?;
         let items = rows.into_iter().map(WorkerView::from).collect();
         Ok(Json(WorkerList { items }))
     }

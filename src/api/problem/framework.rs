@@ -5,7 +5,7 @@ use poem_openapi::error::{
     AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
 };
 
-use super::{ApiError, FieldError, ProblemType};
+use super::{ApiError, ProblemType};
 
 /// Turns what the framework refuses by itself into a problem. Its own texts are never shown: they name its types.
 ///
@@ -71,8 +71,5 @@ fn invalid_parameter(name: &str, takes: Option<String>) -> ApiError {
         ProblemType::InvalidParameter,
         format!("The parameter '{name}' must be {takes}."),
     )
-    .with_errors(vec![FieldError {
-        field: name.to_owned(),
-        message: format!("must be {takes}"),
-    }])
+    .with_field(name, format!("must be {takes}"))
 }

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Scale;
-use super::fill::{backlog, backlog_behind};
+use super::fill::{SEGMENTS_PER_SEC, backlog, backlog_behind};
 use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
+use crate::delivery::release::TICK_EVERY;
 use crate::delivery::tenants::demo_account;
 use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::figures::{Bar, Figure, millis, quantile};
@@ -43,12 +44,8 @@ pub(super) const WARM_UP: Duration = Duration::from_secs(3);
 /// Tenants among whom turns are dealt in a pair.
 const PEERS: u8 = 20;
 const PAIRS: u8 = 10;
-/// As a leader's tick.
-const TICK_EVERY: Duration = Duration::from_millis(50);
 /// What a worker sends at once, twice.
 const WINDOW_PER_WORKER: i64 = 512;
-/// A rate that is kept to and limits nothing.
-const SEGMENTS_PER_SEC: f64 = 100_000.0;
 
 pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
     let mut figures = small_beside_large(stage, scale).await?;

@@ -23,6 +23,9 @@ use crate::store::messages::{BatchHead, NewMessage};
 use crate::store::templates::{NewVersion, insert_template, insert_version};
 use crate::store::{campaigns, imports, senders};
 
+/// A rate that is kept to and limits nothing.
+pub(super) const SEGMENTS_PER_SEC: f64 = 100_000.0;
+
 /// How often the bench looks; a share of the time it measures.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A figure that takes longer is none.
@@ -112,10 +115,7 @@ pub(super) async fn waiting_campaign(
     let filler = Child::start(&stage.setting, &["worker", "--jobs", "imports,campaigns"]).await?;
     import(stage, tenant_id, import_id).await?;
     let id = campaign(stage, tenant_id, import_id).await?;
-    counted(stage, tenant_id, id, |counts| {
-        counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
-    })
-    .await?;
+    expanded(stage, tenant_id, id).await?;
     filler.stop().await?;
     Ok(id)
 }
@@ -151,6 +151,18 @@ pub(super) async fn campaign(
     .await?;
     tx.commit().await?;
     Ok(campaign.id)
+}
+
+/// Waits until all messages of a campaign are made.
+pub(super) async fn expanded(
+    stage: &Stage,
+    tenant_id: TenantId,
+    id: CampaignId,
+) -> anyhow::Result<()> {
+    counted(stage, tenant_id, id, |counts| {
+        counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
+    })
+    .await
 }
 
 /// Waits until the counts of a campaign say so.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::fill::backlog;
+use super::fill::{SEGMENTS_PER_SEC, backlog};
 use super::processes::{Child, Setting, client, start_senders, stop_all};
 use super::stage::Stage;
 use super::twilio::tenant;
@@ -28,8 +28,6 @@ const UNPUNCTUAL_SECS: f64 = 0.1;
 const SENDER_PER_SEC: f64 = 1.0;
 /// Of the account that two tenants share.
 const ACCOUNT_PER_SEC: f64 = 20.0;
-/// A rate that is kept to and limits nothing.
-const SEGMENTS_PER_SEC: f64 = 100_000.0;
 
 pub(super) async fn measure(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     let fake = Child::start(&stage.setting, &["fake", "twilio", "--accounts", "2"]).await?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Scale;
-use super::fill::{campaign, counted, import, timed, upload};
+use super::fill::{campaign, counted, expanded, import, timed, upload};
 use super::processes::{Child, start_senders, stop_all};
 use super::stage::Stage;
 use crate::dev::demo::ensure_demo_tenant;
@@ -73,10 +73,7 @@ async fn play(stage: &Stage, scale: &Scale, round: u8) -> anyhow::Result<Round> 
     let filler = Child::start(&stage.setting, &["worker", "--jobs", "imports,campaigns"]).await?;
     let (import_took, ()) = timed(import(stage, tenant_id, import_id)).await?;
     let campaign_id = campaign(stage, tenant_id, import_id).await?;
-    let (expansion_took, ()) = timed(counted(stage, tenant_id, campaign_id, |counts| {
-        counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
-    }))
-    .await?;
+    let (expansion_took, ()) = timed(expanded(stage, tenant_id, campaign_id)).await?;
     let import_and_expansion_rss_mib = filler.peak_rss_mib()?;
     filler.stop().await?;
 

@@ -1,5 +1,5 @@
-//! How long a pause takes to answer while a campaign goes out, also when a worker stands still with all that it holds, and
-//! whether anything begins after it.
+//! How long a pause takes to answer while a campaign goes out, also when a worker stands still inside begin with all that it
+//! holds, and whether anything begins after it.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,16 @@ use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::figures::{Bar, Figure, millis, quantile};
 use crate::domain::counts::CountWord;
 use crate::domain::ids::{CampaignId, TenantId};
+use crate::store::campaigns::lock_out_begins;
 use crate::store::{Db, StoreError, bench};
 
 const PAUSES: u32 = 100;
-/// Of so many pauses one meets a worker that stands still.
+/// Of so many pauses one meets a worker that stands still inside begin.
 const FREEZE_EVERY: u32 = 25;
 /// How long it stands still, or until the pause has answered.
 const FROZEN: Duration = Duration::from_secs(3);
+/// When the first begin waits at the barrier, the other workers' do after this time: all have something to begin.
+const ALL_WAIT: Duration = Duration::from_millis(250);
 /// A worker that goes on has begun by then whatever it still would.
 const THAW: Duration = Duration::from_secs(1);
 /// A call that was under way at a pause is over by then, and nothing has begun.
@@ -48,6 +51,9 @@ pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
             // One after the other: one of them lets messages out.
             &workers[(round / FREEZE_EVERY) as usize % workers.len()]
         });
+        if let Some(worker) = frozen {
+            freeze_inside_begin(db, tenant_id, id, worker).await?;
+        }
         let (took, begun) = pause(db, tenant_id, id, frozen).await?;
         match frozen {
             Some(_) => beside_frozen.push(took),
@@ -69,7 +75,7 @@ fn figures(times: &[f64], beside_frozen: &[f64], late: i64) -> Vec<Figure> {
         Figure::new("pause, p99 in ms", of(0.99), Some(Bar::AtMost(200.0))),
         Figure::new("pause, longest in ms", of(1.0), Some(Bar::AtMost(5_000.0))),
         Figure::new(
-            "pause while a worker stands still, longest in ms",
+            "pause while a worker stands still inside begin, longest in ms",
             vec![quantile(beside_frozen, 1.0)],
             Some(Bar::AtMost(5_000.0)),
         ),
@@ -81,6 +87,31 @@ fn figures(times: &[f64], beside_frozen: &[f64], late: i64) -> Vec<Figure> {
     ]
 }
 
+/// Keeps all begins of a campaign waiting, stops a worker meanwhile, and lets them go: its begin ends without it.
+async fn freeze_inside_begin(
+    db: &Db,
+    tenant_id: TenantId,
+    id: CampaignId,
+    worker: &Child,
+) -> anyhow::Result<()> {
+    let mut barrier = db.cell(tenant_id).begin().await?;
+    lock_out_begins(&mut barrier, id).await?;
+    let started = Instant::now();
+    loop {
+        let mut tx = db.system().begin().await?;
+        if bench::count_waiting_begins(&mut tx).await? > 0 {
+            break;
+        }
+        anyhow::ensure!(started.elapsed() < ALL_WAIT * 10, "nothing is to begin");
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    tokio::time::sleep(ALL_WAIT).await;
+    worker.freeze()?;
+    // Nothing was written.
+    barrier.commit().await?;
+    Ok(())
+}
+
 /// How long a pause took to answer, in milliseconds, and how many calls began after that. `frozen` stands still meanwhile, and
 /// has gone on before they are counted.
 async fn pause(
@@ -89,9 +120,6 @@ async fn pause(
     id: CampaignId,
     frozen: Option<&Child>,
 ) -> anyhow::Result<(f64, i64)> {
-    if let Some(worker) = frozen {
-        worker.freeze()?;
-    }
     let started = Instant::now();
     ask_until_answered(db, tenant_id, id).await?;
     let took = started.elapsed();

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Scale;
-use super::fill::{campaign, counted, import, upload};
+use super::fill::{SEGMENTS_PER_SEC, campaign, counted, expanded, import, upload};
 use super::processes::{Child, Setting, client, free_address, start_senders, stop_all};
 use super::stage::Stage;
 use crate::crypto::sealed::seal;
@@ -26,8 +26,6 @@ use crate::store::senders::{Sender, insert_account, insert_default_sender};
 
 /// Tenants with an account each: one account's ceiling is below what is measured.
 const TENANTS: u8 = 2;
-/// A rate that is kept to and limits nothing.
-const SEGMENTS_PER_SEC: f64 = 100_000.0;
 
 /// What one way of sending came to.
 #[derive(Debug, Default)]
@@ -146,10 +144,7 @@ async fn fill(
         let import_id = upload(stage, tenant_id, contacts).await?;
         import(stage, tenant_id, import_id).await?;
         let id = campaign(stage, tenant_id, import_id).await?;
-        counted(stage, tenant_id, id, |counts| {
-            counts.get(CountWord::Audience) > 0 && counts.get(CountWord::Unexpanded) == 0
-        })
-        .await?;
+        expanded(stage, tenant_id, id).await?;
         campaigns.push((tenant_id, id));
     }
     filler.stop().await?;

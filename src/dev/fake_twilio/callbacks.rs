@@ -22,7 +22,7 @@ const POSTS_MAX: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two tries of one post.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Tries of one post, whatever its address asks for.
+/// Tries after the first, whatever its address asks for.
 const RETRIES_MAX: u32 = 5;
 
 /// One callback, ready to go.

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::learned::next_midnight_pacific;
 use super::{BucketKind, Rule};
+use crate::domain::holds::Holds;
 
 /// What a sum of fractions may be off by; far below one unit.
 const ROUNDING: f64 = 1e-6;
@@ -40,10 +41,11 @@ pub struct Day {
 }
 
 impl Day {
-    /// The same after so much of it was never sent, by calls that began `at` some time. Another day's count is over.
+    /// The same after so much of it was never sent, by calls that began `at` some time. They were let out, and charged, up to a
+    /// slot before. Another day's count is over.
     #[must_use]
     pub fn given_back(self, cost: i64, at: DateTime<Utc>) -> Self {
-        let is_same_day = next_midnight_pacific(at) == self.resets_at;
+        let is_same_day = next_midnight_pacific(at - Holds::REAL.slot) == self.resets_at;
         let cost = if is_same_day { cost } else { 0 };
         Self {
             used: (self.used - cost).max(0),
@@ -266,7 +268,9 @@ pub(in crate::domain) mod tests {
         };
         let used = |cost, at: &str| day.given_back(cost, at.parse().unwrap()).used;
         assert_eq!(used(3, "2026-11-28T07:59:59Z"), 7);
-        assert_eq!(used(3, "2026-11-27T08:00:00Z"), 7);
+        assert_eq!(used(3, "2026-11-27T08:01:00Z"), 7);
+        // Let out, and charged, in the last minute of the day before.
+        assert_eq!(used(3, "2026-11-27T08:00:59Z"), 10);
         assert_eq!(used(3, "2026-11-27T07:59:59Z"), 10);
         assert_eq!(used(30, "2026-11-28T07:00:00Z"), 0);
     }

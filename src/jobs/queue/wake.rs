@@ -145,11 +145,19 @@ impl Switchboard {
         }
     }
 
+    /// What was announced is lost here and to the others: of all that is waited for here there may be more, from the first on.
+    fn announce_all(&self) {
+        let topics: Vec<String> = lock(&self.inner.ears).keys().cloned().collect();
+        for topic in topics {
+            self.announce(&topic, 0);
+        }
+    }
+
     async fn hear(self, mut announcements: Announcements) {
         while let Some(announced) = announcements.next().await {
             match announced {
                 Announced::Work { topic, lowest_id } => self.announce(&topic, lowest_id),
-                Announced::Missed => self.wake_all(),
+                Announced::Missed => self.announce_all(),
             }
         }
     }

@@ -30,7 +30,15 @@ const OPTED_OUT: &str = "21610";
 /// The person blocked the sender in WhatsApp.
 const BLOCKED: &str = "63014";
 
-/// Codes that condemn the sender and not the account's credentials.
+/// Too many requests at once.
+pub(super) const TOO_MANY_REQUESTS: &str = "20429";
+/// The sender's queue at the provider, which holds ten hours of messages, is full.
+const QUEUE_FULL: &str = "21611";
+
+/// Codes that condemn the account: its credentials, an account that is not active, one that is not there.
+const OF_ACCOUNT: &[&str] = &["20003", "20005", "20404"];
+/// Codes that condemn the sender and not the account's credentials: it is not ours, its service has no number, it is no
+/// WhatsApp sender.
 const OF_SENDER: &[&str] = &["21212", "21606", "21703", "21704", "63007"];
 
 /// What a code means.
@@ -60,13 +68,12 @@ pub fn meaning(code: &str) -> Meaning {
         again,
     };
     match code {
-        "20429" | "63017" => slow(
+        TOO_MANY_REQUESTS | "63017" => slow(
             BucketKind::Account,
             Signal::Throttled,
             Again::After(mins(5)),
         ),
-        // The sender's queue at the provider holds ten hours of messages.
-        "21611" | "30001" => halt(
+        QUEUE_FULL | "30001" => halt(
             Some(mins(10)),
             "the provider's queue of this sender is full; it goes on by itself once some of it has gone out",
             Again::After(mins(15)),
@@ -121,6 +128,16 @@ pub fn meaning(code: &str) -> Meaning {
         code if NEVER.contains(&code) => only(Again::Never),
         _ => Meaning::UNKNOWN,
     }
+}
+
+/// Whether a refusal condemns the account or the sender, and not the message.
+pub(super) fn condemns(code: &str) -> bool {
+    OF_ACCOUNT.contains(&code) || OF_SENDER.contains(&code)
+}
+
+/// Whether a refusal says that this was too fast, and that nothing was accepted.
+pub(super) fn is_throttle(code: &str) -> bool {
+    matches!(code, TOO_MANY_REQUESTS | QUEUE_FULL)
 }
 
 /// Whether a refusal says that the account itself is not let in, and not one of its senders alone.
@@ -208,8 +225,9 @@ mod tests {
         for code in ["20003", "20005", "20404", "no_credentials"] {
             assert!(refuses_account(code), "{code}");
         }
-        for code in OF_SENDER {
+        for code in ["21212", "21606", "21703", "21704", "63007"] {
             assert!(!refuses_account(code), "{code}");
+            assert!(condemns(code), "{code}");
         }
     }
 }

@@ -89,8 +89,7 @@ impl TwilioSms {
         let mut next = Some(first);
         for _ in 0..pages_max {
             let Some(path) = next else { break };
-            let page: Page = serde_json::from_slice(&self.read(&path).await?)
-                .map_err(|error| AccountError::Unreachable(error.to_string()))?;
+            let page: Page = self.read(&path).await?;
             let is_behind = page
                 .messages
                 .iter()

@@ -8,16 +8,15 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use url::form_urlencoded::Serializer;
 
 use super::client::{Answer, CallError};
-use super::verify::read_callback;
-use super::{Account, Twilio, is_sid};
+use super::{Account, Twilio, codes, is_sid};
 use crate::domain::channel::Channel;
 use crate::domain::status::Status;
 use crate::providers::{
-    AccountError, AccountStatus, Listing, LookUp, LookUpAnswer, Provider, SendError, SendReceipt,
-    SendRequest, WebhookError, WebhookReport,
+    AccountError, Listing, LookUp, LookUpAnswer, Provider, SendError, SendReceipt, SendRequest,
 };
 
 /// How long the provider may try: at most four hours, at least a minute.
@@ -72,10 +71,18 @@ impl TwilioSms {
         ])
     }
 
-    pub(super) async fn read(&self, path: &str) -> Result<Vec<u8>, AccountError> {
+    /// Reads what lies at `path`.
+    pub(super) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, AccountError> {
         let answer = self.twilio.get(&self.account, path).await?;
         match (answer.status, answer.body) {
-            (200, Some(body)) => Ok(body),
+            (200, Some(body)) => serde_json::from_slice(&body).map_err(|error| {
+                // Where, and not what: the value may be a person's number.
+                AccountError::Unreachable(format!(
+                    "its answer cannot be read from line {}, column {} on",
+                    error.line(),
+                    error.column()
+                ))
+            }),
             (401 | 403 | 404, body) => Err(AccountError::Refused(
                 code_of(body.as_deref()).unwrap_or_else(|| answer.status.to_string()),
             )),
@@ -83,20 +90,14 @@ impl TwilioSms {
         }
     }
 
-    async fn account(&self) -> Result<AccountStatus, AccountError> {
+    async fn is_active(&self) -> Result<bool, AccountError> {
         #[derive(Deserialize)]
         struct Shown {
             status: String,
-            #[serde(rename = "type", default)]
-            kind: String,
         }
         let path = format!("/2010-04-01/Accounts/{}.json", self.account.account_sid);
-        let shown: Shown = serde_json::from_slice(&self.read(&path).await?)
-            .map_err(|error| AccountError::Unreachable(error.to_string()))?;
-        Ok(AccountStatus {
-            is_active: shown.status == "active",
-            kind: shown.kind.to_lowercase(),
-        })
+        let shown: Shown = self.read(&path).await?;
+        Ok(shown.status == "active")
     }
 }
 
@@ -126,31 +127,12 @@ impl Provider for TwilioSms {
 
     fn verify<'a>(&'a self, _account_ref: &'a str) -> BoxFuture<'a, Result<(), AccountError>> {
         Box::pin(async move {
-            let status = self.account().await?;
-            if status.is_active {
+            if self.is_active().await? {
                 Ok(())
             } else {
                 Err(AccountError::Refused("the account is not active".into()))
             }
         })
-    }
-
-    fn parse_webhook(&self, channel: Channel, body: &[u8]) -> Result<WebhookReport, WebhookError> {
-        let form: Vec<(String, String)> = url::form_urlencoded::parse(body).into_owned().collect();
-        let callback = read_callback(&form).map_err(|error| WebhookError(error.to_string()))?;
-        Ok(WebhookReport {
-            status: Status::parse(channel, &callback.status)
-                .map_err(|error| WebhookError(error.to_string()))?,
-            provider_message_id: callback.message_sid,
-            error_code: callback.error_code,
-        })
-    }
-
-    fn status<'a>(
-        &'a self,
-        _account_ref: &'a str,
-    ) -> BoxFuture<'a, Result<AccountStatus, AccountError>> {
-        Box::pin(self.account())
     }
 }
 
@@ -183,14 +165,6 @@ impl From<CallError> for AccountError {
     }
 }
 
-/// Codes that condemn the account or the sender, not the message.
-///
-/// Source: Twilio's error pages: 20003 credentials, 20005 account not active, 20404 no such account, 21212 and 21606 the
-/// sender is not ours, 21703 and 21704 the service has no number, 63007 not a WhatsApp sender.
-const ACCOUNT_CODES: &[i64] = &[20003, 20005, 20404, 21212, 21606, 21703, 21704, 63007];
-/// The sender's queue at the provider is full; 20429 is too many requests at once.
-const THROTTLED_CODES: &[i64] = &[20429, 21611];
-
 #[derive(Deserialize)]
 struct Made {
     sid: String,
@@ -212,25 +186,21 @@ fn code_of(body: Option<&[u8]>) -> Option<String> {
 fn classify(channel: Channel, answer: &Answer) -> Result<SendReceipt, SendError> {
     let body = answer.body.as_deref();
     let doubt = |reason: String| Err(SendError::Uncertain { reason });
-    let failure = body.and_then(|body| serde_json::from_slice::<Failure>(body).ok());
-    match (answer.status, failure.map(|failure| failure.code)) {
+    match (answer.status, code_of(body)) {
         (201, _) => match receipt(channel, body) {
             Some(receipt) => Ok(receipt),
             None => doubt("201 without a message".into()),
         },
         // Never processed, whoever says so.
-        (429, code) => Err(throttled(code.unwrap_or(20429), answer)),
-        (400..=499, Some(code)) if THROTTLED_CODES.contains(&code) => Err(throttled(code, answer)),
-        (401 | 403, Some(code)) => Err(SendError::Account {
-            code: code.to_string(),
-        }),
+        (429, code) => Err(throttled(
+            code.unwrap_or_else(|| codes::TOO_MANY_REQUESTS.to_owned()),
+            answer,
+        )),
+        (400..=499, Some(code)) if codes::is_throttle(&code) => Err(throttled(code, answer)),
+        (401 | 403, Some(code)) => Err(SendError::Account { code }),
         (408, _) => doubt("answered 408".into()),
-        (400..=499, Some(code)) if ACCOUNT_CODES.contains(&code) => Err(SendError::Account {
-            code: code.to_string(),
-        }),
-        (400..=499, Some(code)) => Err(SendError::Rejected {
-            code: code.to_string(),
-        }),
+        (400..=499, Some(code)) if codes::condemns(&code) => Err(SendError::Account { code }),
+        (400..=499, Some(code)) => Err(SendError::Rejected { code }),
         (status, _) => doubt(format!("answered {status}")),
     }
 }
@@ -247,14 +217,14 @@ fn receipt(channel: Channel, body: Option<&[u8]>) -> Option<SendReceipt> {
     })
 }
 
-fn throttled(code: i64, answer: &Answer) -> SendError {
+fn throttled(code: String, answer: &Answer) -> SendError {
     // Dates are not read: a delay of our own does as well.
     let asked = answer
         .retry_after
         .as_deref()
         .and_then(|text| text.trim().parse().ok());
     SendError::Throttled {
-        code: code.to_string(),
+        code,
         retry_after: asked.map(Duration::from_secs),
     }
 }

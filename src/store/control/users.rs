@@ -151,19 +151,3 @@ pub async fn save_password(tx: &mut ControlTx, id: UserId, password_hash: &str) 
     .await?;
     affected(&done, 1, "user")
 }
-
-/// Lets somebody sign in no more, or again.
-pub async fn mark_disabled(tx: &mut ControlTx, email: &str, is_disabled: bool) -> StoreResult<()> {
-    let done = query!(
-        r#"
-        UPDATE users
-        SET is_disabled = $2, updated_at = app_now()
-        WHERE email_normalized = $1
-        "#,
-        normalized_login(email),
-        is_disabled,
-    )
-    .execute(tx.conn())
-    .await?;
-    affected(&done, 1, "user")
-}

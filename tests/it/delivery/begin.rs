@@ -183,3 +183,28 @@ async fn a_halted_sender_sends_nothing_until_the_halt_is_over() {
     assert!(world.counts(campaign).await.is_balanced());
     assert_eq!(world.doubled().await, 0);
 }
+
+/// One that no attempt can be made for is asked for with others, and only it gets no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_begin_keeps_no_other_from_it() {
+    let world = World::start().await;
+    world.add_contacts(20).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    let released = world.let_out(campaign, 20).await;
+    // The next attempt has no number.
+    let spoil = format!(
+        "UPDATE cell.messages SET attempt_no = 32767 WHERE id = '{}'",
+        released[7].id
+    );
+    world.db.execute(&spoil).await;
+
+    let worker = world.worker().await;
+    eventually("the others are through", || async {
+        world.through(campaign).await == 19
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    let counts = world.counts(campaign).await;
+    let waits = counts.get(CountWord::Queued) + counts.get(CountWord::Released);
+    assert_eq!(waits, 1, "{counts:?}");
+}

@@ -7,8 +7,9 @@ use engageninja::dev::fake_twilio::Weather;
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::rate::learned::next_midnight_pacific;
 
-use super::pace::{BURST_MAX, accepted, hand_over_all, most_above_rate};
+use super::pace::{BURST_MAX, accepted, hand_over_all};
 use crate::harness::eventually;
+use crate::harness::ticks::most_above_rate;
 use crate::harness::twilio::{TwilioWorld, silent};
 use crate::harness::world::World;
 

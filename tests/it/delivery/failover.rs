@@ -60,6 +60,7 @@ async fn a_standby_that_forgot_calls_is_told_them_and_nobody_gets_two() {
     })
     .await;
     cluster.fail_over(standby).await;
+    let failed_over_at = it.world.db.clock().now();
 
     let mut replayed = None;
     for _ in 0..600 {
@@ -80,6 +81,14 @@ async fn a_standby_that_forgot_calls_is_told_them_and_nobody_gets_two() {
         "it began in quarantine"
     );
     assert!(before < PEOPLE as usize, "there was nothing left to begin");
+    let called = it.fake.ledger().requested();
+    let after = called.iter().filter(|one| one.at > failed_over_at).count();
+    assert_eq!(after, 0, "called in quarantine");
+    let begun = format!(
+        "SELECT count(*) FROM send_attempts WHERE started_at > '{}'",
+        failed_over_at.to_rfc3339()
+    );
+    assert_eq!(it.world.number(&begun).await, 0, "begun in quarantine");
 
     let mut tx = it.world.db.db().system().begin().await.unwrap();
     release_timeline(&mut tx, &replayed.timeline, "somebody who knows")
@@ -98,5 +107,6 @@ async fn a_standby_that_forgot_calls_is_told_them_and_nobody_gets_two() {
     assert!(doubled.is_empty(), "{doubled:?}");
     assert_eq!(taken(&it).len(), PEOPLE as usize);
     assert!(it.world.counts(campaign).await.is_balanced());
+    assert_eq!(it.world.number("SELECT count(*) FROM live_calls").await, 0);
     worker.drain(Duration::from_secs(5)).await;
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use engageninja::dev::demo::ensure_demo_tenant;
 use engageninja::dev::fake_twilio::{ACCOUNT_SID, AUTH_TOKEN, Weather};
 use engageninja::domain::actor::Role;
+use engageninja::domain::counts::CountWord;
 use engageninja::jobs::worker::{Worker, WorkerOptions};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::harness::app::App;
+use crate::harness::app::{App, Tenant};
 use crate::harness::eventually;
 use crate::harness::twilio::{TwilioWorld, silent};
 
@@ -39,7 +40,7 @@ async fn an_account_that_hangs_holds_its_share_of_the_slots_and_no_more() {
         ..it.world.worker_options()
     };
     let worker = Worker::start(it.world.db.db(), options).await;
-    it.world.campaign("Hello").await;
+    let hung_campaign = it.world.campaign("Hello").await;
     let open = format!(
         "SELECT count(*) FROM send_attempts WHERE state = 0 AND account_ref = '{ACCOUNT_SID}'"
     );
@@ -48,7 +49,7 @@ async fn an_account_that_hangs_holds_its_share_of_the_slots_and_no_more() {
     })
     .await;
 
-    // Another tenant on another account, and the first one's email.
+    // Another tenant on another account, with a campaign and a single message, and the first one's email.
     let (app, tenant) = App::beside(&it.world).await;
     let key = app.key(&tenant, Role::Sender).await;
     let hung_tenant = it.world.tenant_id;
@@ -69,15 +70,28 @@ async fn an_account_that_hangs_holds_its_share_of_the_slots_and_no_more() {
     let campaign = it.world.campaign("Hello").await;
     let email = json!({"channel": "email", "to": "ann@example.com", "subject": "Hi", "body": "Hi", "class": "txn"});
     app.post(&key, "/api/messages", &email).await.ok(202);
+    let cafe = Tenant {
+        id: it.world.tenant_id,
+        slug: "cafe".to_owned(),
+    };
+    let text = json!({"channel": "sms", "to": "+12055559999", "body": "Your table is ready", "class": "txn"});
+    let cafe_key = app.key(&cafe, Role::Sender).await;
+    app.post(&cafe_key, "/api/messages", &text).await.ok(202);
 
+    // The simulated provider refuses some.
     let emailed = format!(
-        "SELECT count(*) FROM messages WHERE tenant_id = '{hung_tenant}' AND channel = 'email' AND phase = 4"
+        "SELECT count(*) FROM messages WHERE tenant_id = '{hung_tenant}' AND channel = 'email' AND phase IN (4, 6)"
+    );
+    let texted = format!(
+        "SELECT count(*) FROM messages WHERE tenant_id = '{}' AND campaign_id IS NULL AND phase = 4",
+        cafe.id
     );
     let mut most = 0;
     loop {
         most = it.world.number(&open).await.max(most);
-        let is_emailed = it.world.number(&emailed).await == 1;
-        if is_emailed && it.world.through(campaign).await == i64::from(PEOPLE) {
+        let are_single_through =
+            it.world.number(&emailed).await == 1 && it.world.number(&texted).await == 1;
+        if are_single_through && it.world.through(campaign).await == i64::from(PEOPLE) {
             break;
         }
         assert!(
@@ -91,4 +105,18 @@ async fn an_account_that_hangs_holds_its_share_of_the_slots_and_no_more() {
     assert!(it.world.number(&open).await > 0, "it hangs still");
     worker.stop_calling();
     worker.drain(Duration::from_secs(12)).await;
+
+    // What hung is in doubt, a call each, and the others wait.
+    it.world.tenant_id = hung_tenant;
+    let counts = it.world.counts(hung_campaign).await;
+    assert!(counts.is_balanced(), "{counts:?}");
+    let called = it.fake.ledger().requested();
+    let hung = called.iter().filter(|one| one.account_sid == ACCOUNT_SID);
+    let hung = hung.count() as i64;
+    assert_eq!(counts.get(CountWord::InDoubt), hung, "{counts:?}");
+    let of_hung = |sql: &str| format!("{sql} WHERE account_ref = '{ACCOUNT_SID}'");
+    let live = of_hung("SELECT count(*) FROM live_calls");
+    assert_eq!(it.world.number(&live).await, hung);
+    let called = of_hung("SELECT count(*) FROM send_attempts") + " AND state <> 4";
+    assert_eq!(it.world.number(&called).await, hung);
 }

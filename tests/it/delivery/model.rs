@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::settle::{Office, Owner};
 use crate::harness::world::World;
+use crate::quarantine::OTHER_TIMELINE;
 
 /// One thing that may happen.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,8 @@ enum Event {
     Cancel,
     /// A person decides over it, should it be parked.
     Decide(Decision),
+    /// Another server answers, on which nobody may begin, or it is released.
+    ChangeServer,
 }
 
 /// What a caller may have seen.
@@ -78,9 +81,15 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::Cancel),
         1 => prop::sample::select(vec![Decision::ItWasSent, Decision::SendAgain, Decision::GiveUp])
             .prop_map(Event::Decide),
+        1 => Just(Event::ChangeServer),
     ];
     prop::collection::vec(event, 1..18)
 }
+
+/// The server is the one that was left again, whoever has met the other meanwhile.
+const RELEASED: &str = "DELETE FROM cell.database_timelines
+        WHERE timeline <> '0000BEEF' AND EXISTS (SELECT FROM cell.database_timelines WHERE timeline = '0000BEEF');
+    UPDATE cell.database_timelines SET timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
 
 /// Stories of one world: what the leader lets out while nobody sends.
 const STORIES_MAX: usize = 40;
@@ -155,7 +164,7 @@ async fn begin_stories(office: &Office, stories: usize) -> Vec<(CampaignId, Mess
 async fn tell(office: &Office, campaign: CampaignId, key: MessageKey, story: &[Event]) {
     let world = &office.world;
     let mut owner = Some(Owner::start(world).await);
-    let (mut is_paused, mut is_cancelled) = (false, false);
+    let (mut is_paused, mut is_cancelled, mut is_released) = (false, false, true);
     let mut before = Snapshot::of(world, key).await;
     for (at, event) in story.iter().enumerate() {
         match event {
@@ -164,14 +173,19 @@ async fn tell(office: &Office, campaign: CampaignId, key: MessageKey, story: &[E
                     Some(alive) => alive,
                     None => Owner::start(world).await,
                 };
-                let judged = office.begin_as(&by, key).await;
-                assert!(
-                    !is_paused || judged.verdict != Verdict::Begun,
-                    "began while paused at {at} of {story:?}"
-                );
-                if judged.verdict == Verdict::Cancelled {
-                    assert!(is_cancelled, "called off at {at} of {story:?}");
-                    world.drop_all(campaign).await;
+                if is_released {
+                    let judged = office.begin_as(&by, key).await;
+                    assert!(
+                        !is_paused || judged.verdict != Verdict::Begun,
+                        "began while paused at {at} of {story:?}"
+                    );
+                    if judged.verdict == Verdict::Cancelled {
+                        assert!(is_cancelled, "called off at {at} of {story:?}");
+                        world.drop_all(campaign).await;
+                    }
+                } else {
+                    let refused = office.ask_as(&by, key).await;
+                    assert!(refused.is_err(), "began in quarantine at {at} of {story:?}");
                 }
                 owner = Some(by);
             }
@@ -202,12 +216,22 @@ async fn tell(office: &Office, campaign: CampaignId, key: MessageKey, story: &[E
                 (is_paused, is_cancelled) = (false, true);
             }
             Event::Decide(decision) => world.decide(key, *decision).await,
+            Event::ChangeServer => {
+                is_released = !is_released;
+                let change = if is_released {
+                    RELEASED
+                } else {
+                    OTHER_TIMELINE
+                };
+                world.db.execute(change).await;
+            }
         }
         let now = Snapshot::of(world, key).await;
         now.assert_follows(&before, is_cancelled, &format!("{at} of {story:?}"));
         assert_live_calls(world, key, &now, story).await;
         before = now;
     }
+    world.db.execute(RELEASED).await;
     if is_cancelled {
         world.drop_all(campaign).await;
         let end = Snapshot::of(world, key).await;

@@ -164,8 +164,8 @@ async fn a_begin_that_committed_and_got_no_answer_is_given_back_by_the_process_t
     assert!(world.number(&cut).await > 0);
     world.wait_for_standby("").await;
 
-    eventually("all are handed over", || async {
-        world.counts(campaign).await.get(CountWord::HandedOver) == PEOPLE
+    eventually("all are through", || async {
+        world.through(campaign).await == PEOPLE
     })
     .await;
     let given_back = "SELECT count(*) FROM send_attempts WHERE state = 4 AND resolved_by = 'owner'
@@ -191,8 +191,8 @@ async fn a_begin_that_is_answered_when_its_handler_was_stopped_is_not_forgotten(
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.wait_for_standby("").await;
 
-    eventually("all are handed over", || async {
-        world.counts(campaign).await.get(CountWord::HandedOver) == 5
+    eventually("all are through", || async {
+        world.through(campaign).await == 5
     })
     .await;
     assert_eq!(world.doubled().await, 0);

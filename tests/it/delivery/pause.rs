@@ -28,6 +28,18 @@ async fn begun(session: &mut PgConnection) -> i64 {
     row.unwrap().get(0)
 }
 
+/// Attempts of the tenant that had begun before a pause and were open still when it was answered: all of them are in the
+/// answer.
+async fn open_at(world: &World, paused_at: &str, answered_at: DateTime<Utc>) -> i64 {
+    let open = format!(
+        "SELECT count(*) FROM send_attempts WHERE tenant_id = '{}' AND started_at < {paused_at}
+         AND (resolved_at IS NULL OR resolved_at > {})",
+        world.tenant_id,
+        instant(answered_at)
+    );
+    world.number(&open).await
+}
+
 fn instant(at: DateTime<Utc>) -> String {
     format!("'{}'::timestamptz", at.to_rfc3339())
 }
@@ -56,13 +68,7 @@ async fn no_attempt_begins_after_any_of_twenty_pauses_under_load() {
         let begun_at_answer = begun(&mut session).await;
         let paused_at = instant(paused.paused_at.unwrap());
 
-        // Whoever was open when the answer was given is in the answer.
-        let open = format!(
-            "SELECT count(*) FROM send_attempts WHERE started_at < {paused_at}
-             AND (resolved_at IS NULL OR resolved_at > {})",
-            instant(answered_at)
-        );
-        let still_open = world.number(&open).await;
+        let still_open = open_at(&world, &paused_at, answered_at).await;
         assert!(
             in_flight >= still_open,
             "round {round}: {in_flight} said, {still_open} open"
@@ -123,18 +129,24 @@ async fn two_tenants_that_pause_at_once_get_an_answer_each() {
             )
         })
         .await;
+        let answered_at = first.db.clock().now();
         for (at, answer) in [one, other].into_iter().enumerate() {
             let (world, campaign) = both[at];
-            let (paused, _) = answer.unwrap();
+            let (paused, in_flight) = answer.unwrap();
+            let paused_at = instant(paused.paused_at.unwrap());
+            let still_open = open_at(world, &paused_at, answered_at).await;
+            assert!(
+                in_flight >= still_open,
+                "{in_flight} said, {still_open} open"
+            );
             eventually("all that was let out is settled or back", || async {
                 let counts = world.counts(campaign).await;
                 counts.get(CountWord::Released) + counts.get(CountWord::Sending) == 0
             })
             .await;
             let late = format!(
-                "SELECT count(*) FROM send_attempts WHERE tenant_id = '{}' AND started_at > {}",
-                world.tenant_id,
-                instant(paused.paused_at.unwrap())
+                "SELECT count(*) FROM send_attempts WHERE tenant_id = '{}' AND started_at > {paused_at}",
+                world.tenant_id
             );
             assert_eq!(world.number(&late).await, 0, "round {round}");
             assert_eq!(world.load(campaign).await.status, CampaignStatus::Paused);
@@ -304,5 +316,9 @@ async fn a_worker_stopped_inside_begin_holds_no_pause_up_and_calls_nobody_when_i
     );
     assert_eq!(world.number(&late).await, 0);
     assert_eq!(world.number("SELECT count(*) FROM demo_ledger").await, 0);
+    assert_eq!(world.number("SELECT count(*) FROM live_calls").await, 0);
+    let counts = world.counts(campaign).await;
+    assert!(counts.is_balanced(), "{counts:?}");
+    assert_eq!(counts.get(CountWord::Queued), 20, "{counts:?}");
     worker.stop().await;
 }

@@ -7,6 +7,7 @@ use engageninja::domain::channel::Channel;
 use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::{AttemptId, CampaignId, Incarnation, MessageId, MessageKey};
 use engageninja::domain::status::Status;
+use engageninja::store::StoreResult;
 use engageninja::store::attempts::{self, Judged};
 use engageninja::store::demo_ledger::{NewEntry, insert_entries};
 use sqlx::{Connection, Executor, PgConnection, Row};
@@ -67,11 +68,16 @@ impl Office {
 
     /// Begins one message as another process, which has its lock on `session`.
     pub async fn begin_as(&self, owner: &Owner, key: MessageKey) -> Judged {
+        self.ask_as(owner, key).await.unwrap()
+    }
+
+    /// The same, should the server not let anybody begin.
+    pub async fn ask_as(&self, owner: &Owner, key: MessageKey) -> StoreResult<Judged> {
         let pool = self.world.db.db().batch_pool();
         let (keys, tokens) = ([key], [AttemptId(Uuid::new_v4())]);
         let holds = &self.world.holds;
         let judged = attempts::begin_attempts(&pool, owner.incarnation, &keys, &tokens, holds);
-        judged.await.unwrap()[0]
+        Ok(judged.await?[0])
     }
 }
 

@@ -134,6 +134,8 @@ impl App {
         tokio::spawn(api::serve(state.clone(), listener, stop.clone()));
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
+            // Nothing here is encrypted, and to read the system's certificates takes a while.
+            .tls_certs_only([])
             .build()
             .unwrap();
         Self {

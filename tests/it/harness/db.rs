@@ -7,7 +7,8 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -15,7 +16,7 @@ use engageninja::clock::Clock;
 use engageninja::dev::postgres::{Durability, Launch, Server};
 use engageninja::store::migrate::migrate;
 use engageninja::store::{Db, DbOptions};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::sync::OnceCell;
 
@@ -371,7 +372,30 @@ pub struct TestDb {
     db: Db,
     clock: Clock,
     databases: Vec<PgConnectOptions>,
+    asker: Arc<Asker>,
     dropped_at_end: Vec<String>,
+}
+
+/// A session of a superuser that is kept for the next question: to open one costs more than to answer it, and a test that waits
+/// asks a hundred times a second.
+#[derive(Debug, Default)]
+struct Asker {
+    kept: Mutex<Option<(u64, PgConnection)>>,
+    /// Raised when the database may have got other settings, which only a new session has.
+    settings: AtomicU64,
+}
+
+impl Asker {
+    fn take(&self) -> Option<PgConnection> {
+        let settings = self.settings.load(Ordering::Relaxed);
+        let kept = self.kept.lock().unwrap().take();
+        kept.filter(|(known, _)| *known == settings)
+            .map(|(_, conn)| conn)
+    }
+
+    fn settings_change(&self) {
+        self.settings.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl TestDb {
@@ -403,6 +427,7 @@ impl TestDb {
             options,
             clock: plain.clock.clone(),
             databases: plain.databases.clone(),
+            asker: Arc::default(),
             dropped_at_end: plain.names_given_up(),
         }
     }
@@ -436,6 +461,7 @@ impl TestDb {
             options,
             clock: plain.clock.clone(),
             databases: plain.databases.clone(),
+            asker: Arc::default(),
             dropped_at_end: plain.names_given_up(),
         }
     }
@@ -470,6 +496,7 @@ impl TestDb {
             options,
             clock,
             databases: vec![control.clone(), cell.clone()],
+            asker: Arc::default(),
             dropped_at_end,
         }
     }
@@ -481,6 +508,7 @@ impl TestDb {
             db: self.db.clone(),
             clock: self.clock.clone(),
             databases: self.databases.clone(),
+            asker: Arc::clone(&self.asker),
             dropped_at_end: Vec::new(),
         }
     }
@@ -513,11 +541,13 @@ impl TestDb {
             execute(options, sql).await;
         }
         self.clock.set_offset(offset);
+        self.asker.settings_change();
     }
 
     /// Runs statements as superuser in the cell's database, for what the product has no way to do.
     pub async fn execute(&self, sql: &str) {
         execute(&self.options.cell, sql.to_owned()).await;
+        self.asker.settings_change();
     }
 
     /// One value, asked by a superuser in the cell's database. Tables of `control` are named with their schema.
@@ -525,9 +555,22 @@ impl TestDb {
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
+        let settings = self.asker.settings.load(Ordering::Relaxed);
+        let sql = format!("SET search_path = cell, public; {sql}");
+        let ask = async |conn: &mut PgConnection| {
+            let sql = AssertSqlSafe(sql.clone());
+            sqlx::raw_sql(sql).fetch_all(conn).await
+        };
+        if let Some(mut conn) = self.asker.take()
+            && let Ok(rows) = ask(&mut conn).await
+        {
+            *self.asker.kept.lock().unwrap() = Some((settings, conn));
+            return rows.last().unwrap().get(0);
+        }
+        // The server was another one since, or has ended it.
         let mut conn = self.options.cell.connect().await.unwrap();
-        let sql = AssertSqlSafe(format!("SET search_path = cell, public; {sql}"));
-        let rows = sqlx::raw_sql(sql).fetch_all(&mut conn).await.unwrap();
+        let rows = ask(&mut conn).await.unwrap();
+        *self.asker.kept.lock().unwrap() = Some((settings, conn));
         rows.last().unwrap().get(0)
     }
 

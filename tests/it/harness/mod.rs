@@ -11,6 +11,7 @@ pub mod program;
 pub mod recount;
 pub mod silence;
 pub mod steps;
+pub mod ticks;
 pub mod twilio;
 pub mod twins;
 pub mod world;
