@@ -1,8 +1,10 @@
 //! What benches ask a database, and the plainest release they compare the real one with.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, query, query_as, query_scalar};
+use sqlx::{ConnectOptions, Connection, Executor, query, query_scalar};
 use uuid::Uuid;
 
 use super::release::SHARD;
@@ -13,26 +15,45 @@ use crate::domain::message::Phase;
 use crate::domain::rate::plan::Plan;
 
 /// What a database has done since it was made; two of these tell what lies between.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Cost {
     /// Bytes of write-ahead log, of the whole server.
     pub wal_bytes: i64,
-    /// Rows inserted, updated and deleted in this database. Sessions report it when they end, or within seconds.
-    pub row_writes: i64,
+    /// Rows inserted, updated and deleted in this database, by table, its partitions together. Sessions report it when they end,
+    /// or within seconds.
+    pub row_writes: BTreeMap<String, i64>,
 }
 
 /// Reads what the database has done so far.
 pub async fn read_cost(tx: &mut SystemTx) -> StoreResult<Cost> {
-    let cost = query_as!(
-        Cost,
-        r#"
-        SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint AS "wal_bytes!",
-               (SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables) AS "row_writes!"
-        "#
+    let wal_bytes = query_scalar!(
+        r#"SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint AS "wal_bytes!""#
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(cost)
+    let rows = query!(
+        r#"
+        SELECT COALESCE(p.relname, s.relname)::text AS "name!", sum(s.n_tup_ins + s.n_tup_upd + s.n_tup_del)::bigint AS "writes!"
+        FROM pg_stat_user_tables s
+        LEFT JOIN pg_inherits i ON i.inhrelid = s.relid
+        LEFT JOIN pg_class p ON p.oid = i.inhparent
+        GROUP BY 1
+        "#
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(Cost {
+        wal_bytes,
+        row_writes: rows.into_iter().map(|row| (row.name, row.writes)).collect(),
+    })
+}
+
+/// How many people of campaigns are kept for them to be written to.
+pub async fn count_audience(tx: &mut SystemTx) -> StoreResult<i64> {
+    let people = query_scalar!(r#"SELECT count(*) AS "people!" FROM campaign_audience"#)
+        .fetch_one(tx.conn())
+        .await?;
+    Ok(people)
 }
 
 /// Sweeps the database and looks at it anew, which it would else do by itself while it is measured. `options` are the owner's.

@@ -46,9 +46,12 @@ struct Found {
     id: String,
 }
 
-/// Prepares this transaction for reading all of a tenant.
+/// Prepares this transaction for reading all of a tenant, also when the planner knows nothing of its tables yet, as after a crash:
+/// it would go through one of them for each row of another.
 pub async fn expect_many(tx: &mut SystemTx) -> StoreResult<()> {
-    query!("SELECT set_config('statement_timeout', '300000', true)")
+    query!(
+        "SELECT set_config('statement_timeout', '300000', true) AS patience, set_config('enable_nestloop', 'off', true) AS loops"
+    )
         .fetch_one(tx.conn())
         .await?;
     Ok(())

@@ -27,9 +27,9 @@ use crate::store::{campaigns, imports, senders};
 pub(super) const SEGMENTS_PER_SEC: f64 = 100_000.0;
 
 /// How often the bench looks; a share of the time it measures.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A figure that takes longer is none.
-const PATIENCE: Duration = Duration::from_mins(15);
+pub(super) const PATIENCE: Duration = Duration::from_mins(15);
 /// Messages of one transaction.
 const CHUNK: u32 = 2_000;
 

@@ -8,7 +8,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Scale;
-use super::fill::{SEGMENTS_PER_SEC, campaign, counted, expanded, import, upload};
+use super::fill::{
+    LOOK_EVERY, PATIENCE, SEGMENTS_PER_SEC, campaign, counted, expanded, import, upload,
+};
 use super::processes::{Child, Setting, client, free_address, start_senders, stop_all};
 use super::stage::Stage;
 use crate::crypto::sealed::seal;
@@ -19,7 +21,7 @@ use crate::domain::channel::{Channel, Provider};
 use crate::domain::counts::{CountWord, Counts};
 use crate::domain::ids::{CampaignId, SenderId, TenantId};
 use crate::providers::twilio::place_of_token;
-use crate::store::bench::{Cost, read_cost, set_rates};
+use crate::store::bench::{Cost, count_audience, read_cost, set_rates};
 use crate::store::control::directory::{self, Beginning};
 use crate::store::credentials::{TwilioCredentials, save_twilio};
 use crate::store::senders::{Sender, insert_account, insert_default_sender};
@@ -106,6 +108,8 @@ async fn play(
         counted(stage, tenant_id, id, |counts| is_through(counts, is_told)).await?;
     }
     let took = started.elapsed();
+    // The end of each campaign is part of what it costs, and not of what the next one does.
+    audience_is_gone(stage).await?;
     stop_all(workers).await?;
     stop_all(vec![house, serve, fake]).await?;
 
@@ -117,11 +121,43 @@ async fn play(
     measured
         .wal_bytes
         .push((after.wal_bytes - before.wal_bytes) as f64 / messages);
+    let by_table: Vec<(&str, f64)> = after
+        .row_writes
+        .iter()
+        .map(|(table, writes)| {
+            let writes = writes - before.row_writes.get(table).unwrap_or(&0);
+            (table.as_str(), writes as f64 / messages)
+        })
+        .collect();
     measured
         .row_writes
-        .push((after.row_writes - before.row_writes) as f64 / messages);
+        .push(by_table.iter().map(|(_, writes)| writes).sum());
     eprintln!("{name}: {:.0} messages/s", messages / took.as_secs_f64());
+    eprintln!("{name}: row writes per message: {}", shown(by_table));
     Ok(())
+}
+
+/// Those that are worth telling, most first.
+fn shown(mut by_table: Vec<(&str, f64)>) -> String {
+    by_table.retain(|(_, writes)| *writes >= 0.05);
+    by_table.sort_unstable_by(|(_, one), (_, other)| other.total_cmp(one));
+    let each = by_table
+        .iter()
+        .map(|(table, writes)| format!("{table} {writes:.2}"));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+async fn audience_is_gone(stage: &Stage) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let mut tx = stage.installation.db.system().begin().await?;
+        if count_audience(&mut tx).await? == 0 {
+            return Ok(());
+        }
+        anyhow::ensure!(started.elapsed() < PATIENCE, "the campaigns do not end");
+        drop(tx);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 fn is_through(counts: &Counts, is_told: bool) -> bool {
