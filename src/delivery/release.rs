@@ -61,12 +61,7 @@ pub async fn run(db: Db, myself: Myself, holds: Holds, bell: Arc<Notify>, stop: 
         low: LowWater::default(),
     };
     while !stop.is_cancelled() {
-        let done = tokio::select! {
-            done = answered(leader.step(&myself)) => done,
-            // What is not committed is rolled back.
-            () = stop.cancelled() => break,
-        };
-        let pause = match done {
+        let pause = match answered(leader.step(&myself)).await {
             Ok(pause) => pause,
             Err(error) => {
                 tracing::warn!(%error, "release tick failed");
