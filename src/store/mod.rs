@@ -377,7 +377,11 @@ impl<'a, K> Scope<'a, K> {
         reason = "the one place that opens transactions"
     )]
     pub async fn begin(&self) -> StoreResult<Tx<K>> {
-        let inner = self.pool.begin().await?;
+        let pool = self.pool.clone();
+        // A task of its own: whoever waits here may be stopped, and a BEGIN that is cut off leaves its connection inside a
+        // transaction of which the driver knows nothing. The next one's statements would be answered and never committed.
+        let begun = tokio::spawn(async move { pool.begin().await });
+        let inner = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
         Tx::open(inner, self.tenant_id, self.db.pools.announcer.clone()).await
     }
 }

@@ -281,3 +281,24 @@ async fn connections_that_fall_silent_hold_nobody_up_for_long() {
     assert_eq!(world.doubled().await, 0);
     worker.drain(Duration::from_secs(5)).await;
 }
+
+/// Whoever waits for a transaction may be stopped at any moment of BEGIN. Were the connection given back inside it, what the
+/// next one writes would be answered and never committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_nobody_waits_for_any_more_leaves_no_transaction_open() {
+    let world = World::start().await;
+    let db = world.db.db();
+    let batch = db.batch();
+    let mut cut_off = 0;
+    for micros in 0..400 {
+        let waited = tokio::time::timeout(Duration::from_micros(micros), batch.begin()).await;
+        cut_off += u32::from(waited.is_err());
+    }
+    assert!(cut_off > 0);
+
+    // Longer than it takes to end those, and shorter than the server waits before it ends them itself.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let open = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    assert_eq!(world.number(open).await, 0);
+}

@@ -1,6 +1,7 @@
 //! The tenants, the processes, and what is done to them.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use engageninja::domain::counts::CountWord;
 use engageninja::domain::ids::CampaignId;
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
 use tokio::time::Instant;
 
 use super::crew::Member;
@@ -200,11 +202,19 @@ fn bad_weather() -> Weather {
     }
 }
 
+/// An address that is still free when the program is started again: its port is none of those that the system gives to
+/// whoever connects meanwhile (on Linux from 32768 on).
+fn address_for_many_starts() -> String {
+    let mut ports = (16_384..32_768)
+        .choose_multiple(&mut rand::rng(), 100)
+        .into_iter();
+    let listener = ports.find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    listener.unwrap().local_addr().unwrap().to_string()
+}
+
 fn start_crew(db: &TestDb, fake: Option<&FakeTwilio>) -> Vec<Member> {
     // The API's address is the same after each start: callbacks go there.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = address_for_many_starts();
     let fake_url = fake.map(FakeTwilio::url);
     let start = |args: &'static [&'static str]| {
         let (db, address, fake_url) = (db.share(), address.clone(), fake_url.clone());
