@@ -127,7 +127,7 @@ pub struct Config {
     )]
     pub mac_key: Option<SecretString>,
 
-    /// `development` allows a moved clock and scaled holds [default: production; of `up`:
+    /// `development` allows a moved clock and scaled holds [default: production; of `up`, and on the embedded server:
     /// development].
     #[arg(
         long = "env",

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::WatchStream;
 
 use self::topic::{Snapshot, Topic, TopicKind};
+use crate::clock::answer::answered;
 use crate::store::Db;
 use crate::telemetry::{LIVE_READS_TOTAL, LIVE_WATCHERS};
 
@@ -279,7 +280,7 @@ async fn read_while_watched(inner: Arc<Inner>, kind: TopicKind) {
         }
         feed.reads.fetch_add(1, Ordering::Relaxed);
         metrics::counter!(LIVE_READS_TOTAL, "topic" => kind.as_str()).increment(1);
-        let period = match topic::read(&inner.db, kind, &topics).await {
+        let period = match answered(topic::read(&inner.db, kind, &topics)).await {
             Ok(snapshots) => {
                 feed.publish(&topics, snapshots);
                 is_in_trouble = false;

@@ -26,7 +26,7 @@ pub struct Tenants {
     state: ApiState,
 }
 
-/// The hours in which bulk messages leave.
+/// The hours in which bulk messages may leave. Kept, and not applied yet.
 #[derive(Debug, Clone, Object)]
 #[oai(deny_unknown_fields)]
 struct WindowView {
@@ -54,9 +54,9 @@ struct TenantSettings {
     default_country: String,
     /// What bulk messages need besides a contact.
     consent_policy: ConsentPolicy,
-    /// When bulk messages leave; the law's hours when absent.
+    /// When bulk messages may leave; kept, and not applied yet.
     sending_window: Option<WindowView>,
-    /// Whether a message that the provider took and then failed is sent once more by itself, hours later.
+    /// Whether a message that the provider took and then failed is sent once more by itself, a minute to a day later.
     late_retries: bool,
 }
 
@@ -75,10 +75,10 @@ struct TenantChange {
     default_country: Option<String>,
     /// What bulk messages need besides a contact.
     consent_policy: Option<ConsentPolicy>,
-    /// Within 08:00 to 21:00, or narrower.
+    /// Within 08:00 to 21:00, or narrower. Kept, and not applied yet.
     sending_window: Option<WindowView>,
-    /// Whether a message that the provider took and then failed, for a reason that may pass, is sent once more by itself, hours
-    /// later. Off by itself.
+    /// Whether a message that the provider took and then failed, for a reason that may pass, is sent once more by itself, a
+    /// minute to a day later, as the reason asks. Off by itself.
     late_retries: Option<bool>,
 }
 
@@ -95,7 +95,7 @@ impl Tenants {
 
     /// Change the tenant.
     ///
-    /// The hours for sending may be narrower than the law's and never wider.
+    /// The hours for sending may be narrower than the law's and never wider; they are kept, and not applied yet.
     #[oai(path = "/tenant", method = "patch", operation_id = "update_tenant")]
     async fn update_tenant(
         &self,

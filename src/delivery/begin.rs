@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::{StreamExt, stream};
+use tracing::field::display;
 use uuid::Uuid;
 
 use super::batch::{BatchSpec, Batcher, LINGER};
@@ -25,6 +28,8 @@ const BATCH: BatchSpec = BatchSpec {
     linger: LINGER,
     parallel: 4,
 };
+/// Messages begun one by one at once, when one of them spoils it for all.
+const SINGLE_AT_ONCE: usize = 8;
 /// A deadlock is tried again at once, so often.
 const DEADLOCK_TRIES: usize = 3;
 
@@ -130,6 +135,34 @@ async fn begin(
     holds: &Holds,
     asked: &[(MessageKey, AttemptId)],
 ) -> Vec<attempts::Judged> {
+    match begin_together(db, incarnation, holds, asked).await {
+        Ok(judged) => judged,
+        Err(error) if error.may_be_of_one_row() && asked.len() > 1 => {
+            let is_away = AtomicBool::new(false);
+            let each = stream::iter(asked.to_vec()).map(async |one| {
+                // The others would wait for the database in vain, each for its time.
+                if is_away.load(Ordering::Relaxed) {
+                    return Vec::new();
+                }
+                let judged = begin_together(db, incarnation, holds, &[one]).await;
+                judged.unwrap_or_else(|error| {
+                    is_away.fetch_or(error.is_transient(), Ordering::Relaxed);
+                    Vec::new()
+                })
+            });
+            each.buffer_unordered(SINGLE_AT_ONCE).concat().await
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Begins all of them or none. What may have begun without an answer is given back.
+async fn begin_together(
+    db: &Db,
+    incarnation: Incarnation,
+    holds: &Holds,
+    asked: &[(MessageKey, AttemptId)],
+) -> StoreResult<Vec<attempts::Judged>> {
     let (keys, ids): (Vec<MessageKey>, Vec<AttemptId>) = asked.iter().copied().unzip();
     let pool = db.batch_pool();
     let ask = || {
@@ -141,24 +174,15 @@ async fn begin(
             holds,
         ))
     };
-    match retry_deadlocks(ask).await {
-        Ok(judged) => judged,
-        Err(error) if error.is_transient() || keys.len() == 1 => {
-            tracing::warn!(%error, messages = keys.len(), "begin got no answer");
-            if error.is_answer_lost() {
-                unanswered::disown(db.clone(), asked.to_vec());
-            }
-            Vec::new()
-        }
-        Err(error) => {
-            tracing::error!(%error, messages = keys.len(), "messages begin one by one");
-            let mut judged = Vec::new();
-            for one in asked.chunks(1) {
-                judged.extend(Box::pin(begin(db, incarnation, holds, one)).await);
-            }
-            judged
+    let judged = retry_deadlocks(ask).await;
+    if let Err(error) = &judged {
+        let only = (keys.len() == 1).then(|| display(keys[0].id));
+        tracing::warn!(%error, sqlstate = error.sqlstate(), messages = keys.len(), message.id = only, "begin got no answer");
+        if error.is_answer_lost() {
+            unanswered::disown(db.clone(), asked.to_vec());
         }
     }
+    judged
 }
 
 async fn read_contents(db: &Db, begun: &[MessageKey]) -> HashMap<MessageKey, CallContent> {

@@ -4,10 +4,10 @@
 //! The outcome is true whoever owns the job: a fence that finds nothing never rolls it back. The database being away loses
 //! nothing: the batch is kept and tried again while the process lives.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tracing::field::display;
 
 use super::batch::{BatchSpec, Batcher, LINGER};
 use super::begin::retry_deadlocks;
@@ -20,7 +20,7 @@ use crate::domain::ids::MessageKey;
 use crate::jobs::queue::Fence;
 use crate::providers::twilio::codes::is_opt_out;
 use crate::store::suppressions::suppress_recipients;
-use crate::store::{Db, StoreError, StoreResult};
+use crate::store::{Db, StoreResult};
 
 /// As `begin`: 64 outcomes a commit. Answers come one by one, and nobody waits for what is recorded: twice the wait makes
 /// batches half as many.
@@ -31,6 +31,8 @@ const BATCH: BatchSpec = BatchSpec {
 };
 /// Between two tries while the database is away.
 const TRY_EVERY: Duration = Duration::from_millis(250);
+/// Between two tries of one that the database refuses: a person may mend the cause, or evidence settle the attempt.
+const TRY_SPOILED_EVERY: Duration = Duration::from_secs(10);
 
 /// What came of one permission.
 #[derive(Debug, Clone)]
@@ -44,44 +46,61 @@ pub(super) struct Finished {
 /// The batcher of outcomes. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Finish {
-    batcher: Batcher<Finished, ()>,
+    batcher: Batcher<Finished, bool>,
 }
 
 impl Finish {
     pub(super) fn spawn(db: Db, holds: &Holds) -> Self {
-        let (db, halt) = (Arc::new(db), holds.halt);
+        let halt = holds.halt;
         let batcher = Batcher::spawn(BATCH, move |finished: Vec<Finished>| {
-            let db = db.clone();
-            async move {
-                record_until_stored(&db, &finished, halt).await;
-                finished.iter().map(|_| ()).collect()
-            }
+            record_each(db.clone(), finished, halt)
         });
         Self { batcher }
     }
 
     /// Returns once the outcome is stored and the job completed. False when that cannot be known any more.
     pub(super) async fn record(&self, finished: Finished) -> bool {
-        self.batcher.ask(finished).await.is_some()
+        self.batcher.ask(finished).await.unwrap_or(false)
     }
 }
 
-async fn record_until_stored(db: &Db, finished: &[Finished], halt: Duration) {
-    loop {
-        match retry_deadlocks(|| answered(record(db, finished, halt))).await {
-            Ok(()) => return,
-            Err(StoreError::Unavailable(error)) => {
-                tracing::warn!(%error, outcomes = finished.len(), "outcomes wait for the database");
-            }
-            Err(error) => {
-                tracing::error!(%error, outcomes = finished.len(), "outcomes not stored");
-                // One that cannot be stored keeps no other back.
-                if finished.len() > 1 {
-                    let each = finished.chunks(1);
-                    join_all(each.map(|one| Box::pin(record_until_stored(db, one, halt)))).await;
-                    return;
+/// Stores outcomes, each by itself when one of them spoils it for all; says of each whether it is stored. Nobody waits for one that
+/// cannot be: it is tried again while the process lives, and the job that comes back does not call again.
+async fn record_each(db: Db, finished: Vec<Finished>, halt: Duration) -> Vec<bool> {
+    if stored(&db, &finished, halt).await {
+        return vec![true; finished.len()];
+    }
+    let each = finished.into_iter().map(async |one| {
+        let is_stored = stored(&db, std::slice::from_ref(&one), halt).await;
+        if !is_stored {
+            let db = db.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(TRY_SPOILED_EVERY).await;
+                    if stored(&db, std::slice::from_ref(&one), halt).await {
+                        return;
+                    }
                 }
-            }
+            });
+        }
+        is_stored
+    });
+    join_all(each).await
+}
+
+/// Tries until the database answers. False when it says that one of them cannot be stored.
+async fn stored(db: &Db, finished: &[Finished], halt: Duration) -> bool {
+    loop {
+        let Err(error) = retry_deadlocks(|| answered(record(db, finished, halt))).await else {
+            return true;
+        };
+        let only = (finished.len() == 1).then(|| display(finished[0].known.key.id));
+        tracing::warn!(
+            %error, sqlstate = error.sqlstate(), outcomes = finished.len(), message.id = only,
+            "outcomes are not stored"
+        );
+        if error.may_be_of_one_row() {
+            return false;
         }
         tokio::time::sleep(TRY_EVERY).await;
     }

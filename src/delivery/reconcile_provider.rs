@@ -17,6 +17,7 @@ use super::forgotten::restore;
 use super::inbox::{StatusReport, merge};
 use super::outcomes::{self, Known, RECONCILIATION};
 use super::{Delivery, Inner};
+use crate::clock::answer::answered;
 use crate::domain::attempt::CallOutcome;
 use crate::domain::channel::Provider as ProviderName;
 use crate::domain::holds::Holds;
@@ -66,7 +67,7 @@ impl Delivery {
     /// nothing is left to be found, or says what keeps it.
     pub async fn reconcile_provider(&self) -> StoreResult<()> {
         let inner = &self.inner;
-        let Some((quarantine, due)) = load(&inner.db, &inner.holds).await? else {
+        let Some((quarantine, due)) = answered(load(&inner.db, &inner.holds)).await? else {
             return Ok(());
         };
         let Some(incarnation) = inner.myself.current() else {
@@ -80,7 +81,7 @@ impl Delivery {
                 .compare(&quarantine, incarnation, &account, listing, its)
                 .await?;
         }
-        inner.conclude(&quarantine).await
+        answered(inner.conclude(&quarantine)).await
     }
 }
 
@@ -140,7 +141,7 @@ impl Inner {
                 let matched = match_listed(listing.messages, waiting);
                 let mut claimed = 0;
                 for claims in matched.claims.chunks(CHUNK) {
-                    let claim = || self.claim(quarantine, incarnation, account, claims);
+                    let claim = || answered(self.claim(quarantine, incarnation, account, claims));
                     claimed += retry_deadlocks(claim).await?;
                 }
                 metrics::counter!(telemetry::RECONCILED_TOTAL).increment(claimed as u64);
@@ -157,16 +158,19 @@ impl Inner {
                 "an account's list was compared with a server in quarantine"
             );
         }
-        let mut tx = self.db.batch().begin().await?;
-        if let Some(progress) = lock_account(&mut tx, quarantine, &account.account_ref).await? {
-            let progress = match error {
-                None => progress.after(quarantine.now, found, unsure),
-                Some(error) => progress.failed(quarantine.now, error),
-            };
-            let account_ref = &account.account_ref;
-            save_progress(&mut tx, quarantine, account_ref, &progress, unknown).await?;
-        }
-        tx.commit().await
+        let save = async {
+            let mut tx = self.db.batch().begin().await?;
+            if let Some(progress) = lock_account(&mut tx, quarantine, &account.account_ref).await? {
+                let progress = match error {
+                    None => progress.after(quarantine.now, found, unsure),
+                    Some(error) => progress.failed(quarantine.now, error),
+                };
+                let account_ref = &account.account_ref;
+                save_progress(&mut tx, quarantine, account_ref, &progress, unknown).await?;
+            }
+            tx.commit().await
+        };
+        answered(save).await
     }
 
     /// Writes down that messages are with the provider. Answers how many; the others were settled meanwhile.
@@ -294,8 +298,11 @@ async fn without_owned(
 ) -> StoreResult<Listing> {
     let mut seen = HashSet::new();
     for some in listing.messages.chunks(IDS_MAX) {
-        let mut tx = db.batch().begin().await?;
-        seen.extend(list_owned(&mut tx, account, some).await?);
+        let owned = answered(async {
+            let mut tx = db.batch().begin().await?;
+            list_owned(&mut tx, account, some).await
+        });
+        seen.extend(owned.await?);
     }
     listing
         .messages
@@ -329,9 +336,12 @@ async fn find_waiting(db: &Db, shown: &[Shown]) -> StoreResult<HashMap<String, V
         return Ok(by_account);
     }
     let wanted: Vec<(String, String)> = wanted.into_iter().collect();
-    // System: an account may be several tenants'.
-    let mut tx = db.system().begin().await?;
-    for row in list_waiting(&mut tx, &wanted).await? {
+    let rows = answered(async {
+        // System: an account may be several tenants'.
+        let mut tx = db.system().begin().await?;
+        list_waiting(&mut tx, &wanted).await
+    });
+    for row in rows.await? {
         let its = by_account.entry(row.account_ref).or_default();
         its.push(row.waiting);
     }

@@ -1,4 +1,4 @@
-//! What failed is sent anew: by a person for a campaign, or by itself hours later where the tenant has switched that on.
+//! What failed is sent anew: by a person for a campaign, or by itself a minute to a day later where the tenant has switched that on.
 //!
 //! A failed message stays what it is. A new one takes its place, with its text and the id of the next step, so that it cannot be
 //! made twice; people are counted by the newest. Both are written under the lock of the failed one: a success that is told

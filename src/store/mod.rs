@@ -59,6 +59,7 @@ pub mod watched;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Transaction;
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::sync::broadcast;
@@ -175,6 +176,32 @@ impl StoreError {
         let database = error.as_database_error();
         let code = database.and_then(sqlx::error::DatabaseError::code);
         code.as_deref() == Some("57014")
+    }
+
+    /// Whether one row of those that were asked for may be the cause, so that the others may pass without it: a value that
+    /// does not fit (22, 23), more than one row where there is one (21), a rule of the schema that was breached (P0), a page that
+    /// cannot be read (XX).
+    pub fn may_be_of_one_row(&self) -> bool {
+        match self {
+            Self::Constraint { .. } | Self::Unreadable(_) => true,
+            Self::Database(_) => self
+                .sqlstate()
+                .is_some_and(|code| ["21", "22", "23", "P0", "XX"].contains(&&code[..2])),
+            _ => false,
+        }
+    }
+
+    /// What the database calls the fault, five letters and digits; never a value.
+    pub fn sqlstate(&self) -> Option<String> {
+        let (Self::Constraint { source: error, .. }
+        | Self::Unavailable(error)
+        | Self::Deadlock(error)
+        | Self::Database(error)) = self
+        else {
+            return None;
+        };
+        let database = error.as_database_error()?;
+        database.code().map(std::borrow::Cow::into_owned)
     }
 
     /// Whether what was asked may have been done all the same, and only the answer was lost.
@@ -377,10 +404,10 @@ impl<'a, K> Scope<'a, K> {
         reason = "the one place that opens transactions"
     )]
     pub async fn begin(&self) -> StoreResult<Tx<K>> {
-        let pool = self.pool.clone();
+        let connection = self.pool.acquire().await?;
         // A task of its own: whoever waits here may be stopped, and a BEGIN that is cut off leaves its connection inside a
         // transaction of which the driver knows nothing. The next one's statements would be answered and never committed.
-        let begun = tokio::spawn(async move { pool.begin().await });
+        let begun = tokio::spawn(Transaction::begin(connection, None));
         let inner = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
         Tx::open(inner, self.tenant_id, self.db.pools.announcer.clone()).await
     }

@@ -10,6 +10,7 @@ mod expansion;
 mod failover;
 mod fairness;
 mod feedback;
+mod finish;
 mod hung;
 mod ids;
 mod job_of_many;

@@ -23,7 +23,7 @@ const SHARED_DIR: &str = "/var/lib/engageninja";
 pub(super) struct Binaries {
     /// The directory.
     pub dir: PathBuf,
-    /// As `postgres --version` says, such as `18.4`.
+    /// As `postgres --version` says, such as `17.10`.
     pub version: String,
     /// The first number of the version; a data directory belongs to one.
     pub major: u32,

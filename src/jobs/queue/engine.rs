@@ -191,6 +191,8 @@ impl Engine {
             // What a claim that was under way brings in goes back as well.
             while fetchers.join_next().await.is_some() {}
             core.desk.until_empty().await;
+            // What was given back waits for others.
+            core.board.until_told().await;
         };
         let flush = tokio::time::timeout(core.tuning.flush_max, flush).await;
         let unwritten = if flush.is_err() { core.desk.len() } else { 0 };

@@ -26,6 +26,8 @@ const CHANNEL: &str = "jobs";
 const PROBE_EVERY: Duration = Duration::from_secs(30);
 /// How long it has for the answer.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Stands for all topics.
+const ALL: &str = "*";
 /// Queues of one NOTIFY statement.
 const TOPICS_MAX: usize = 1_000;
 
@@ -56,10 +58,25 @@ pub(super) struct Switchboard {
 struct Inner {
     ears: Mutex<HashMap<String, Vec<Weak<EarState>>>>,
     /// What other processes have not been told yet: topic and lowest id.
-    untold: Mutex<BTreeMap<String, i64>>,
+    untold: Mutex<Untold>,
     has_untold: Notify,
+    all_told: Notify,
     /// Tells our own notifications from others'.
     sender: u64,
+}
+
+#[derive(Debug, Default)]
+struct Untold {
+    lowest_ids: BTreeMap<String, i64>,
+    /// Some more are on their way.
+    is_telling: bool,
+}
+
+impl Untold {
+    fn add(&mut self, topic: String, lowest_id: i64) {
+        let known = self.lowest_ids.entry(topic).or_insert(lowest_id);
+        *known = (*known).min(lowest_id);
+    }
 }
 
 impl Switchboard {
@@ -75,6 +92,7 @@ impl Switchboard {
                 ears: Mutex::default(),
                 untold: Mutex::default(),
                 has_untold: Notify::new(),
+                all_told: Notify::new(),
                 sender: rand::random(),
             }),
         };
@@ -122,11 +140,26 @@ impl Switchboard {
     /// Says that `topic` has work from `lowest_id` on: here at once, elsewhere soon.
     pub(super) fn announce(&self, topic: &str, lowest_id: i64) {
         self.wake(topic, lowest_id);
-        lock(&self.inner.untold)
-            .entry(topic.to_owned())
-            .and_modify(|known| *known = (*known).min(lowest_id))
-            .or_insert(lowest_id);
+        self.pass_on(topic, lowest_id);
+    }
+
+    fn pass_on(&self, topic: &str, lowest_id: i64) {
+        lock(&self.inner.untold).add(topic.to_owned(), lowest_id);
         self.inner.has_untold.notify_one();
+    }
+
+    /// Waits until the others have been told all that was announced.
+    pub(super) async fn until_told(&self) {
+        loop {
+            let told = self.inner.all_told.notified();
+            {
+                let untold = lock(&self.inner.untold);
+                if untold.lowest_ids.is_empty() && !untold.is_telling {
+                    return;
+                }
+            }
+            told.await;
+        }
     }
 
     fn wake(&self, topic: &str, lowest_id: i64) {
@@ -145,12 +178,10 @@ impl Switchboard {
         }
     }
 
-    /// What was announced is lost here and to the others: of all that is waited for here there may be more, from the first on.
+    /// What was announced is lost here and to the others: of all that anybody waits for there may be more, from the first on.
     fn announce_all(&self) {
-        let topics: Vec<String> = lock(&self.inner.ears).keys().cloned().collect();
-        for topic in topics {
-            self.announce(&topic, 0);
-        }
+        self.wake_all();
+        self.pass_on(ALL, 0);
     }
 
     async fn hear(self, mut announcements: Announcements) {
@@ -168,19 +199,23 @@ impl Switchboard {
         let mut connection = None;
         loop {
             self.inner.has_untold.notified().await;
-            let told = std::mem::take(&mut *lock(&self.inner.untold));
+            let told = {
+                let mut untold = lock(&self.inner.untold);
+                untold.is_telling = true;
+                std::mem::take(&mut untold.lowest_ids)
+            };
             let telling = self.tell(&direct, &mut connection, &told);
             match answered_within(PROBE_PATIENCE, telling).await {
                 Ok(()) => {
+                    lock(&self.inner.untold).is_telling = false;
+                    self.inner.all_told.notify_waiters();
                     trouble.over();
                     tokio::time::sleep(tuning.notify_gap).await;
                 }
                 Err(error) => {
                     connection = None;
                     for (topic, lowest_id) in told {
-                        let mut untold = lock(&self.inner.untold);
-                        let known = untold.entry(topic).or_insert(lowest_id);
-                        *known = (*known).min(lowest_id);
+                        lock(&self.inner.untold).add(topic, lowest_id);
                     }
                     self.inner.has_untold.notify_one();
                     trouble.wait(&error).await;
@@ -261,8 +296,12 @@ impl Switchboard {
         else {
             return self.wake_all();
         };
-        if u64::from_str_radix(sender, 16) != Ok(self.inner.sender) {
-            self.wake(topic, lowest_id.parse().unwrap_or(0));
+        if u64::from_str_radix(sender, 16) == Ok(self.inner.sender) {
+            return;
+        }
+        match topic {
+            ALL => self.wake_all(),
+            topic => self.wake(topic, lowest_id.parse().unwrap_or(0)),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use apalis_core::backend::TaskSink;
 use engageninja::clock::Clock;
-use engageninja::jobs::queue::{Announcer, Order, Tuning, enqueue};
+use engageninja::jobs::queue::{Announced, Announcer, Order, Tuning, enqueue};
 use engageninja::jobs::worker::announcements;
 use engageninja::store::Db;
+use futures_util::{StreamExt, stream};
 use sqlx::Executor;
 
 use super::crew::{Crew, KIND, Setup, keyed, live, note, notes, put};
@@ -46,6 +47,24 @@ async fn a_commit_in_another_process_wakes() {
         &Tuning::default(),
     );
     put(&other, vec![note(2)]).await;
+
+    crew.done(2).await;
+    drop(announcer);
+    crew.stop().await;
+}
+
+/// A process that was too slow to hear what its transactions announced tells all others to look.
+#[tokio::test]
+async fn announcements_that_were_lost_in_another_process_wake() {
+    let test = TestDb::new().await;
+    let crew = Crew::eager(&test.db(), &Setup::default());
+    put(&test.db(), vec![note(1)]).await;
+    crew.done(1).await;
+
+    let other = Db::new(&test.options(), Clock::default());
+    put(&other, vec![note(2)]).await;
+    let lost = stream::iter([Announced::Missed]).boxed();
+    let announcer = Announcer::start(other.direct_options(), lost, &Tuning::default());
 
     crew.done(2).await;
     drop(announcer);

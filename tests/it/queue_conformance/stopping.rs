@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engageninja::clock::Clock;
 use engageninja::jobs::queue::admin::{self, Cancelled};
 use engageninja::jobs::queue::{Outcome, enqueue};
 use engageninja::store::Db;
@@ -165,4 +166,35 @@ async fn what_a_claim_brings_in_while_a_drain_begins_goes_back_as_well() {
     assert_eq!((drained.cancelled, drained.unwritten), (0, 0));
     let ready = "SELECT count(*) FROM jobs WHERE state = 0 AND attempt = 0 AND starts = 0";
     assert_eq!(number(&db, ready).await, 5);
+}
+
+/// Those who could take it wait for a poll otherwise, which comes in ten minutes here.
+#[tokio::test]
+async fn what_a_drain_gives_back_is_told_to_the_others_before_it_ends() {
+    const ROUNDS: i64 = 5;
+    let test = TestDb::new().await;
+    let here = Db::new(&test.options(), Clock::default());
+    // It holds what it has and takes nothing else.
+    let busy = Setup {
+        concurrency: 1,
+        ..Setup::default()
+    };
+    for round in 1..=ROUNDS {
+        let stuck = Crew::start(&test.db(), &busy, |_| async {
+            std::future::pending::<()>().await;
+            Outcome::Done
+        });
+        put(&test.db(), vec![note(round)]).await;
+        stuck.log.until(1).await;
+        let other = Crew::eager(&here, &Setup::default());
+        // It has looked: this one it was told of.
+        put(&here, vec![note(-round)]).await;
+        other.log.until(1).await;
+        let drained = stuck.drain(Duration::ZERO).await;
+        assert_eq!((drained.cancelled, drained.unwritten), (1, 0));
+        let ran = other.log.until(2).await;
+        assert_eq!(ran[1].n, round);
+        other.stop().await;
+    }
+    assert_eq!(live(&here).await, 0);
 }
