@@ -137,7 +137,7 @@ async fn begin(
 ) -> Vec<attempts::Judged> {
     match begin_together(db, incarnation, holds, asked).await {
         Ok(judged) => judged,
-        Err(error) if error.may_be_of_one_row() && asked.len() > 1 => {
+        Err(error) if error.may_be_of_one_row() && !may_have_begun(&error) && asked.len() > 1 => {
             let is_away = AtomicBool::new(false);
             let each = stream::iter(asked.to_vec()).map(async |one| {
                 // The others would wait for the database in vain, each for its time.
@@ -178,11 +178,16 @@ async fn begin_together(
     if let Err(error) = &judged {
         let only = (keys.len() == 1).then(|| display(keys[0].id));
         tracing::warn!(%error, sqlstate = error.sqlstate(), messages = keys.len(), message.id = only, "begin got no answer");
-        if error.is_answer_lost() {
+        if may_have_begun(error) {
             unanswered::disown(db.clone(), asked.to_vec());
         }
     }
     judged
+}
+
+/// What was begun is committed when its answer is read, or lost.
+fn may_have_begun(error: &StoreError) -> bool {
+    error.is_answer_lost() || matches!(error, StoreError::Unreadable(_))
 }
 
 async fn read_contents(db: &Db, begun: &[MessageKey]) -> HashMap<MessageKey, CallContent> {

@@ -4,9 +4,11 @@
 //! The outcome is true whoever owns the job: a fence that finds nothing never rolls it back. The database being away loses
 //! nothing: the batch is kept and tried again while the process lives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::Semaphore;
 use tracing::field::display;
 
 use super::batch::{BatchSpec, Batcher, LINGER};
@@ -43,19 +45,35 @@ pub(super) struct Finished {
     pub(super) fence: Option<Fence>,
 }
 
+/// Outcomes that the database refuses and nobody waits for, at most. Whoever has one more waits, so that a fault of all of them
+/// stops the calls.
+const SPOILED_MAX: usize = 64;
+
 /// The batcher of outcomes. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Finish {
     batcher: Batcher<Finished, bool>,
+    spoiled: Arc<Semaphore>,
 }
 
 impl Finish {
     pub(super) fn spawn(db: Db, holds: &Holds) -> Self {
-        let halt = holds.halt;
+        let spoiled = Arc::new(Semaphore::new(SPOILED_MAX));
+        let recorder = Recorder {
+            db,
+            halt: holds.halt,
+            spoiled: Arc::clone(&spoiled),
+        };
         let batcher = Batcher::spawn(BATCH, move |finished: Vec<Finished>| {
-            record_each(db.clone(), finished, halt)
+            let recorder = recorder.clone();
+            async move { recorder.record_each(finished).await }
         });
-        Self { batcher }
+        Self { batcher, spoiled }
+    }
+
+    /// Outcomes that are known here and that the database refuses.
+    pub(super) fn spoiled(&self) -> usize {
+        SPOILED_MAX - self.spoiled.available_permits()
     }
 
     /// Returns once the outcome is stored and the job completed. False when that cannot be known any more.
@@ -64,49 +82,72 @@ impl Finish {
     }
 }
 
-/// Stores outcomes, each by itself when one of them spoils it for all; says of each whether it is stored. Nobody waits for one that
-/// cannot be: it is tried again while the process lives, and the job that comes back does not call again.
-async fn record_each(db: Db, finished: Vec<Finished>, halt: Duration) -> Vec<bool> {
-    if stored(&db, &finished, halt).await {
-        return vec![true; finished.len()];
-    }
-    let each = finished.into_iter().map(async |one| {
-        let is_stored = stored(&db, std::slice::from_ref(&one), halt).await;
-        if !is_stored {
-            let db = db.clone();
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(TRY_SPOILED_EVERY).await;
-                    if stored(&db, std::slice::from_ref(&one), halt).await {
-                        return;
-                    }
-                }
-            });
-        }
-        is_stored
-    });
-    join_all(each).await
+/// Stores outcomes; a sender whose account was refused rests for `halt`.
+#[derive(Debug, Clone)]
+struct Recorder {
+    db: Db,
+    halt: Duration,
+    spoiled: Arc<Semaphore>,
 }
 
-/// Tries until the database answers. False when it says that one of them cannot be stored.
-async fn stored(db: &Db, finished: &[Finished], halt: Duration) -> bool {
-    loop {
-        let Err(error) = retry_deadlocks(|| answered(record(db, finished, halt))).await else {
+impl Recorder {
+    /// Stores outcomes, each by itself when one of them spoils it for all; says of each whether it is stored.
+    async fn record_each(&self, finished: Vec<Finished>) -> Vec<bool> {
+        if self.stored(&finished).await {
+            return vec![true; finished.len()];
+        }
+        join_all(finished.into_iter().map(|one| self.record_one(one))).await
+    }
+
+    /// Nobody waits for one that cannot be stored: it is tried again while the process lives, and the job that comes back does
+    /// not call again.
+    async fn record_one(&self, one: Finished) -> bool {
+        let one = [one];
+        if self.stored(&one).await {
+            return true;
+        }
+        let Ok(place) = Arc::clone(&self.spoiled).try_acquire_owned() else {
+            self.until_stored(&one).await;
             return true;
         };
-        let only = (finished.len() == 1).then(|| display(finished[0].known.key.id));
-        tracing::warn!(
-            %error, sqlstate = error.sqlstate(), outcomes = finished.len(), message.id = only,
-            "outcomes are not stored"
-        );
-        if error.may_be_of_one_row() {
-            return false;
+        let recorder = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            recorder.until_stored(&one).await;
+        });
+        false
+    }
+
+    async fn until_stored(&self, finished: &[Finished]) {
+        loop {
+            tokio::time::sleep(TRY_SPOILED_EVERY).await;
+            if self.stored(finished).await {
+                return;
+            }
         }
-        tokio::time::sleep(TRY_EVERY).await;
+    }
+
+    /// Tries until the database answers. False when it says that one of them cannot be stored.
+    async fn stored(&self, finished: &[Finished]) -> bool {
+        let record = || answered(record(&self.db, finished, self.halt));
+        loop {
+            let Err(error) = retry_deadlocks(record).await else {
+                return true;
+            };
+            let only = (finished.len() == 1).then(|| display(finished[0].known.key.id));
+            tracing::warn!(
+                %error, sqlstate = error.sqlstate(), outcomes = finished.len(), message.id = only,
+                "outcomes are not stored"
+            );
+            if error.may_be_of_one_row() {
+                return false;
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
     }
 }
 
-/// Stores outcomes and completes their jobs, in one transaction. A sender whose account was refused rests for `halt`.
+/// Stores outcomes and completes their jobs, in one transaction.
 async fn record(db: &Db, finished: &[Finished], halt: Duration) -> StoreResult<()> {
     let mut tx = db.batch().begin().await?;
     let known: Vec<Known> = finished.iter().map(|one| one.known.clone()).collect();

@@ -164,6 +164,13 @@ impl Delivery {
         {
             tracing::warn!("what was under way is not stored; evidence will tell");
         }
+        let outcomes = self.inner.finish.spoiled();
+        if outcomes > 0 {
+            tracing::warn!(
+                outcomes,
+                "what the database refused is not stored; evidence will tell"
+            );
+        }
     }
 
     /// Waits for a place. From then on it goes on when nobody waits for it any more: a handler is stopped when its lease is lost,
@@ -197,8 +204,9 @@ impl Inner {
                 let fence = errand.is_over();
                 let is_last = fence.is_some();
                 match self.finish.record(Finished { known, fence }).await {
-                    true if is_last => Delivered::Settled,
-                    true => Delivered::Done,
+                    // Whoever was the last says what becomes of the job.
+                    _ if !is_last => Delivered::Done,
+                    true => Delivered::Settled,
                     false => Delivered::NoAnswer,
                 }
             }

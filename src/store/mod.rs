@@ -178,17 +178,15 @@ impl StoreError {
         code.as_deref() == Some("57014")
     }
 
-    /// Whether one row of those that were asked for may be the cause, so that the others may pass without it: a value that
-    /// does not fit (22, 23), more than one row where there is one (21), a rule of the schema that was breached (P0), a page that
-    /// cannot be read (XX).
+    /// Whether one row of those that were asked for may be the cause, so that the others may pass without it. Nobody's own is the
+    /// quarantine of the server (EN), a server that takes no writes (25), and what it does not understand or know (26, 42).
     pub fn may_be_of_one_row(&self) -> bool {
-        match self {
-            Self::Constraint { .. } | Self::Unreadable(_) => true,
-            Self::Database(_) => self
-                .sqlstate()
-                .is_some_and(|code| ["21", "22", "23", "P0", "XX"].contains(&&code[..2])),
-            _ => false,
-        }
+        let is_of_all = |code: String| {
+            ["25", "26", "42", "EN"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        };
+        !self.is_transient() && !self.sqlstate().is_some_and(is_of_all)
     }
 
     /// What the database calls the fault, five letters and digits; never a value.

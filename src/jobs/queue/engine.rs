@@ -191,11 +191,11 @@ impl Engine {
             // What a claim that was under way brings in goes back as well.
             while fetchers.join_next().await.is_some() {}
             core.desk.until_empty().await;
-            // What was given back waits for others.
-            core.board.until_told().await;
         };
         let flush = tokio::time::timeout(core.tuning.flush_max, flush).await;
         let unwritten = if flush.is_err() { core.desk.len() } else { 0 };
+        // What was given back waits for others. Later than this a poll of theirs finds it as soon.
+        let _ = tokio::time::timeout(core.tuning.poll_min, core.board.until_told()).await;
         core.ended.cancel();
         Drained {
             cancelled,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use engageninja::clock::Clock;
 use engageninja::jobs::queue::admin::{self, Cancelled};
-use engageninja::jobs::queue::{Outcome, enqueue};
+use engageninja::jobs::queue::{Outcome, Tuning, enqueue};
 use engageninja::store::Db;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::Semaphore;
 
-use super::crew::{Crew, QUEUE, Setup, keyed, live, note, notes, number, put};
+use super::crew::{Crew, QUEUE, Setup, keyed, live, note, notes, number, put, tuning};
 use crate::harness::db::TestDb;
 use crate::harness::eventually;
 
@@ -171,30 +171,33 @@ async fn what_a_claim_brings_in_while_a_drain_begins_goes_back_as_well() {
 /// Those who could take it wait for a poll otherwise, which comes in ten minutes here.
 #[tokio::test]
 async fn what_a_drain_gives_back_is_told_to_the_others_before_it_ends() {
-    const ROUNDS: i64 = 5;
     let test = TestDb::new().await;
     let here = Db::new(&test.options(), Clock::default());
-    // It holds what it has and takes nothing else.
+    // It holds what it has and takes nothing else, and what it says soon after something else waits for a while.
     let busy = Setup {
         concurrency: 1,
+        tuning: Tuning {
+            lease: Duration::from_mins(1),
+            notify_gap: Duration::from_secs(2),
+            ..tuning()
+        },
         ..Setup::default()
     };
-    for round in 1..=ROUNDS {
-        let stuck = Crew::start(&test.db(), &busy, |_| async {
-            std::future::pending::<()>().await;
-            Outcome::Done
-        });
-        put(&test.db(), vec![note(round)]).await;
-        stuck.log.until(1).await;
-        let other = Crew::eager(&here, &Setup::default());
-        // It has looked: this one it was told of.
-        put(&here, vec![note(-round)]).await;
-        other.log.until(1).await;
-        let drained = stuck.drain(Duration::ZERO).await;
-        assert_eq!((drained.cancelled, drained.unwritten), (1, 0));
-        let ran = other.log.until(2).await;
-        assert_eq!(ran[1].n, round);
-        other.stop().await;
-    }
-    assert_eq!(live(&here).await, 0);
+    let stuck = Crew::start(&test.db(), &busy, |_| async {
+        std::future::pending::<()>().await;
+        Outcome::Done
+    });
+    put(&test.db(), vec![note(1)]).await;
+    stuck.log.until(1).await;
+    let other = Crew::eager(&here, &Setup::default());
+    // It has looked: this one it was told of.
+    put(&here, vec![note(2)]).await;
+    other.log.until(1).await;
+
+    stuck.engine.announce("something else", 0);
+    let drained = stuck.drain(Duration::ZERO).await;
+    assert_eq!((drained.cancelled, drained.unwritten), (1, 0));
+    let ran = other.log.until(2).await;
+    assert_eq!((ran[0].n, ran[1].n), (2, 1));
+    other.stop().await;
 }
