@@ -75,7 +75,7 @@ pub enum LogTarget {
 }
 
 /// What `info` means: of the libraries that tell each start and stop of theirs, what went wrong.
-const INFO: &str = "info,poem=warn,apalis_core=warn";
+const INFO: &str = "info,poem=warn,apalis_core=warn,sqlx::postgres::notice=warn";
 
 /// Sets the log up for the rest of the program's life.
 pub fn init_log(filter: &str, format: LogFormat, target: LogTarget) -> Result<(), TelemetryError> {

@@ -119,12 +119,14 @@ pub async fn count_begun_after(tx: &mut SystemTx, at: DateTime<Utc>) -> StoreRes
     Ok(begun)
 }
 
-/// Begins that wait for a lock of the campaign they are about.
+/// Begins that wait for a lock of the campaign they are about. Beside sends nothing else waits for a shared one.
 pub async fn count_waiting_begins(tx: &mut SystemTx) -> StoreResult<i64> {
+    // Not pg_stat_activity, which shows what a session waits for to the session's own login alone.
     let waiting = query_scalar!(
         r#"
-        SELECT count(*) AS "waiting!" FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event = 'advisory' AND query LIKE '%begin_attempts%'
+        SELECT count(*) AS "waiting!" FROM pg_locks
+        WHERE locktype = 'advisory' AND mode = 'ShareLock' AND NOT granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         "#
     )
     .fetch_one(tx.conn())

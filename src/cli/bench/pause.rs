@@ -38,8 +38,8 @@ pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<
     let workers = start_senders(&stage.setting, scale.workers).await?;
 
     let (mut times, mut beside_frozen, mut late) = (Vec::new(), Vec::new(), 0);
-    // A few in a hundred are refused, and the last pause finds some waiting.
-    let share = i64::from(scale.contacts / (PAUSES + 5));
+    // A few in a hundred are refused, more goes out than was waited for, and the last pause finds some waiting.
+    let share = i64::from(scale.contacts / (PAUSES + 20));
     let mut through = 0;
     for round in 1..=PAUSES {
         through += share;
