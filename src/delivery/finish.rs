@@ -76,7 +76,8 @@ impl Finish {
         SPOILED_MAX - self.spoiled.available_permits()
     }
 
-    /// Returns once the outcome is stored and the job completed. False when that cannot be known any more.
+    /// Returns once the outcome is stored and the job completed. False when the database refuses it, or when that cannot be known
+    /// any more.
     pub(super) async fn record(&self, finished: Finished) -> bool {
         self.batcher.ask(finished).await.unwrap_or(false)
     }
@@ -106,6 +107,7 @@ impl Recorder {
         if self.stored(&one).await {
             return true;
         }
+        tracing::error!(message.id = %one[0].known.key.id, "an outcome cannot be stored; it is tried again");
         let Ok(place) = Arc::clone(&self.spoiled).try_acquire_owned() else {
             self.until_stored(&one).await;
             return true;
