@@ -12,6 +12,7 @@ mod pause;
 mod paused;
 mod processes;
 mod release;
+mod small;
 mod stage;
 mod twilio;
 mod webhooks;
@@ -91,6 +92,8 @@ enum Measure {
     Fairness,
     /// The first part of `fairness` alone.
     Small,
+    /// Tenants with one message each beside ten thousand with a backlog.
+    Crowd,
     /// Three workers at the rate of one sender, and of an account that two tenants share; takes two minutes.
     Pacing,
     /// A hundred pauses of a campaign that is going out, some of them while a worker stands still.
@@ -140,7 +143,8 @@ impl Bench {
             Measure::Snapshot => Ok(snapshot::run(db, &scale.snapshot()).await?),
             Measure::Twilio => twilio::measure(stage, scale).await,
             Measure::Fairness => fairness::measure(stage, scale).await,
-            Measure::Small => fairness::small_beside_large(stage, scale).await,
+            Measure::Small => small::beside_one(stage, scale).await,
+            Measure::Crowd => small::beside_many(stage, scale).await,
             Measure::Pacing => pacing::measure(stage).await,
             Measure::Pause => pause::measure(stage, scale).await,
             Measure::Paused => paused::measure(stage, scale).await,

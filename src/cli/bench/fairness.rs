@@ -1,42 +1,30 @@
 //! What turns give and what they cost: small tenants beside one with a long backlog, shares by weight, one lane beside many,
 //! and the same sends let out by turns and paces or in plain order.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Scale;
 use super::fill::{SEGMENTS_PER_SEC, backlog, backlog_behind};
 use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
+use super::{Scale, small};
 use crate::delivery::release::TICK_EVERY;
 use crate::delivery::tenants::demo_account;
 use crate::dev::demo::ensure_demo_tenant;
-use crate::dev::figures::{Bar, Figure, millis, quantile};
+use crate::dev::figures::{Bar, Figure};
 use crate::domain::channel::{Channel, Provider};
-use crate::domain::ids::{Incarnation, MessageKey, SenderId, TenantId};
-use crate::domain::message::Phase;
+use crate::domain::ids::{Incarnation, SenderId, TenantId};
 use crate::domain::orders::SendMessage;
 use crate::jobs::queue::{NewJob, enqueue};
-use crate::store::bench::{count_taken, list_phases, pick_in_order, seize_term, set_rates};
+use crate::store::bench::{count_taken, pick_in_order, seize_term, set_rates};
 use crate::store::senders::Sender;
 use crate::store::senders::changes::{NewSender, insert_sender};
 use crate::store::{Db, StoreError, StoreResult, release};
 
-/// Tenants beside the large one, and messages of each.
-const SMALL_TENANTS: u32 = 999;
-const SMALL_MESSAGES: u32 = 10;
-/// The large one's backlog, in rounds of the scale.
-const TIMES: u32 = 10;
 /// Lanes of one tenant beside the single lane of another.
 const LANES: u32 = 50;
-/// Between two small tenants.
-const ARRIVE_EVERY: Duration = Duration::from_millis(20);
-/// Between two looks at the messages of small ones.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long shares, and each run of a pair, are counted.
 const RUN: Duration = Duration::from_secs(10);
 /// Before a run is counted, the release has changed hands and its window is full.
@@ -48,115 +36,11 @@ const PAIRS: u8 = 10;
 const WINDOW_PER_WORKER: i64 = 512;
 
 pub(super) async fn measure(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = small_beside_large(stage, scale).await?;
+    let mut figures = small::beside_one(stage, scale).await?;
     figures.push(shares(stage, scale).await?);
     figures.push(one_lane_beside_many(stage, scale).await?);
     figures.extend(turns_against_order(stage, scale).await?);
     Ok(figures)
-}
-
-/// How soon a small tenant's messages are let out and handed over while a large one has a long backlog.
-pub(super) async fn small_beside_large(
-    stage: &Stage,
-    scale: &Scale,
-) -> anyhow::Result<Vec<Figure>> {
-    let db = &stage.installation.db;
-    let large = ensure_demo_tenant(db, "large", "large").await?;
-    let long = scale.contacts.saturating_mul(TIMES);
-    backlog(stage, large, long, "Large").await?;
-    let mut small = Vec::new();
-    for n in 0..SMALL_TENANTS {
-        let slug = format!("small-{n}");
-        small.push(ensure_demo_tenant(db, &slug, &slug).await?);
-    }
-    let workers = start_senders(&stage.setting, scale.workers).await?;
-    tokio::time::sleep(WARM_UP).await;
-
-    let (arrived, mut arrivals) = mpsc::unbounded_channel();
-    let arriving = async {
-        let mut next = Instant::now();
-        for tenant_id in small {
-            tokio::time::sleep_until(next.into()).await;
-            let keys = backlog(stage, tenant_id, SMALL_MESSAGES, "Small").await?;
-            arrived.send((keys, Instant::now()))?;
-            next += ARRIVE_EVERY;
-        }
-        drop(arrived);
-        anyhow::Ok(())
-    };
-    // Beside the arrivals, since each of them takes longer than there is between two looks.
-    let watching = async {
-        let mut watched = Watched::default();
-        while !arrivals.is_closed() || !arrivals.is_empty() || !watched.waiting.is_empty() {
-            while let Ok((keys, since)) = arrivals.try_recv() {
-                watched.add(&keys, since);
-            }
-            watched.look(db).await?;
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        anyhow::Ok(watched)
-    };
-    let ((), watched) = tokio::try_join!(arriving, watching)?;
-    let mut tx = db.system().begin().await?;
-    let taken = count_taken(&mut tx, &[large]).await?;
-    drop(tx);
-    stop_all(workers).await?;
-    anyhow::ensure!(
-        taken.first().is_some_and(|taken| *taken < i64::from(long)),
-        "the large tenant ran out of messages; give it more with --contacts"
-    );
-    let of = |what: &str, times: &[f64], bar| {
-        Figure::new(
-            format!("a small tenant beside {long} waiting, {what}, p99 in ms"),
-            vec![quantile(times, 0.99)],
-            Some(Bar::AtMost(bar)),
-        )
-    };
-    Ok(vec![
-        of("let out", &watched.released, 250.0),
-        of("handed over", &watched.handed_over, 750.0),
-    ])
-}
-
-/// Messages that are looked at until they are handed over.
-#[derive(Debug, Default)]
-struct Watched {
-    /// Since when each is there, and whether it was let out.
-    waiting: HashMap<MessageKey, (Instant, bool)>,
-    released: Vec<f64>,
-    handed_over: Vec<f64>,
-}
-
-impl Watched {
-    fn add(&mut self, keys: &[MessageKey], since: Instant) {
-        self.waiting
-            .extend(keys.iter().map(|key| (*key, (since, false))));
-    }
-
-    async fn look(&mut self, db: &Db) -> StoreResult<()> {
-        let keys: Vec<MessageKey> = self.waiting.keys().copied().collect();
-        let mut tx = db.system().begin().await?;
-        let phases = list_phases(&mut tx, &keys).await?;
-        drop(tx);
-        for (key, phase) in phases {
-            let Some((since, is_released)) = self.waiting.get_mut(&key) else {
-                continue;
-            };
-            let age = millis(since.elapsed());
-            if !matches!(phase, Phase::Queued | Phase::Deferred) && !*is_released {
-                *is_released = true;
-                self.released.push(age);
-            }
-            if phase == Phase::HandedOver {
-                self.handed_over.push(age);
-            }
-            // The provider refuses some; those are not waited for.
-            if matches!(phase, Phase::HandedOver | Phase::Dropped | Phase::Parked) {
-                self.waiting.remove(&key);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What a tenant of weight 3 sends beside one of weight 1, both with more than enough.
@@ -255,7 +139,7 @@ async fn turns_against_order(stage: &Stage, scale: &Scale) -> anyhow::Result<Vec
     }
     // Plain order serves the oldest lane first, whose it is: everybody's sends count.
     let mut everybody = tenants.clone();
-    for slug in ["large", "heavy", "light", "narrow", "wide"] {
+    for slug in ["large-0", "heavy", "light", "narrow", "wide"] {
         everybody.push(ensure_demo_tenant(db, slug, slug).await?);
     }
     let workers = start_senders(&stage.setting, scale.workers).await?;
