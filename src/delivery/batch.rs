@@ -10,6 +10,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::domain::ids::MessageId;
+use crate::store::StoreError;
+
 /// How a batcher works.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchSpec {
@@ -94,6 +97,16 @@ where
             }
             drop(permit);
         });
+    }
+}
+
+/// Logs that one message of a batch is left for later: an alarm, unless somebody only holds its row for long.
+pub(super) fn log_left(id: MessageId, error: &StoreError, what: &'static str) {
+    let sqlstate = error.sqlstate();
+    if error.is_transient() {
+        tracing::warn!(message.id = %id, %error, sqlstate, what, "somebody holds a message");
+    } else {
+        tracing::error!(message.id = %id, %error, sqlstate, what, "the database refuses a message");
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt, stream};
 use tracing::field::display;
@@ -138,15 +138,20 @@ async fn begin(
     match begin_together(db, incarnation, holds, asked).await {
         Ok(judged) => judged,
         Err(error) if error.may_be_of_one_row() && !may_have_begun(&error) && asked.len() > 1 => {
-            let is_away = AtomicBool::new(false);
+            let in_vain = AtomicUsize::new(0);
             let each = stream::iter(asked.to_vec()).map(async |one| {
-                // The others would wait for the database in vain, each for its time.
-                if is_away.load(Ordering::Relaxed) {
+                // The others would wait in vain, each for its time: for the database, or for a campaign that is being paused.
+                if in_vain.load(Ordering::Relaxed) >= SINGLE_AT_ONCE {
                     return Vec::new();
                 }
                 let judged = begin_together(db, incarnation, holds, &[one]).await;
                 judged.unwrap_or_else(|error| {
-                    is_away.fetch_or(error.is_transient(), Ordering::Relaxed);
+                    let waited = if error.may_be_of_one_row() {
+                        usize::from(error.is_transient())
+                    } else {
+                        SINGLE_AT_ONCE
+                    };
+                    in_vain.fetch_add(waited, Ordering::Relaxed);
                     Vec::new()
                 })
             });
@@ -215,14 +220,45 @@ pub(super) async fn retry_deadlocks<T, Fut>(run: impl Fn() -> Fut) -> StoreResul
 where
     Fut: Future<Output = StoreResult<T>>,
 {
-    for _ in 1..DEADLOCK_TRIES {
+    let mut tries = 0;
+    loop {
         match run().await {
             Err(StoreError::Deadlock(error)) => {
                 metrics::counter!(telemetry::DEADLOCK_TOTAL).increment(1);
                 tracing::error!(%error, "deadlock");
+                tries += 1;
+                if tries == DEADLOCK_TRIES {
+                    return Err(StoreError::Deadlock(error));
+                }
             }
             done => return done,
         }
     }
-    run().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    /// On one thread, whose metrics are this test's own.
+    #[tokio::test]
+    async fn each_lost_deadlock_is_counted_and_tried_again_a_few_times() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _here = metrics::set_default_local_recorder(&recorder);
+        let tries = Cell::new(0);
+        let lost = || {
+            tries.set(tries.get() + 1);
+            async { StoreResult::<()>::Err(StoreError::Deadlock(sqlx::Error::WorkerCrashed)) }
+        };
+
+        assert!(retry_deadlocks(lost).await.is_err());
+
+        assert_eq!(tries.get(), DEADLOCK_TRIES);
+        let shown = recorder.handle().render();
+        assert!(shown.contains("engageninja_deadlock_total 3"), "{shown}");
+    }
 }

@@ -39,8 +39,8 @@ pub(super) fn meaning(channel: Channel, code: &str) -> Meaning {
 }
 
 impl FeedbackHeard {
-    /// The answer to a call.
-    pub(super) fn answer(&mut self, known: &Known, rest: Duration) {
+    /// An attempt is over, whoever says so: what was surely not sent is given back.
+    pub(super) fn give_back(&mut self, known: &Known) {
         if known.outcome.is_surely_unsent() && known.provider != Provider::Demo {
             // The day's quota was charged when the message was let out; carriers have seen nothing of it.
             self.signals.push(NewSignal {
@@ -50,6 +50,11 @@ impl FeedbackHeard {
                 retry_after: None,
             });
         }
+    }
+
+    /// The answer to a call.
+    pub(super) fn answer(&mut self, known: &Known, rest: Duration) {
+        self.give_back(known);
         match &known.outcome {
             CallOutcome::Taken { .. } if known.provider != Provider::Demo => {
                 self.taken

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tracing::field::display;
 
-use super::batch::{BatchSpec, Batcher, LINGER};
+use super::batch::{BatchSpec, Batcher, LINGER, log_left};
 use super::begin::retry_deadlocks;
 use super::feedback::FeedbackHeard;
 use super::outcomes::{self, Known};
@@ -94,7 +94,7 @@ struct Recorder {
 impl Recorder {
     /// Stores outcomes, each by itself when one of them spoils it for all; says of each whether it is stored.
     async fn record_each(&self, finished: Vec<Finished>) -> Vec<bool> {
-        if self.stored(&finished).await {
+        if self.stored(&finished).await.is_ok() {
             return vec![true; finished.len()];
         }
         join_all(finished.into_iter().map(|one| self.record_one(one))).await
@@ -104,10 +104,10 @@ impl Recorder {
     /// not call again.
     async fn record_one(&self, one: Finished) -> bool {
         let one = [one];
-        if self.stored(&one).await {
+        let Err(error) = self.stored(&one).await else {
             return true;
-        }
-        tracing::error!(message.id = %one[0].known.key.id, "an outcome cannot be stored; it is tried again");
+        };
+        log_left(one[0].known.key.id, &error, "an outcome is stored later");
         let Ok(place) = Arc::clone(&self.spoiled).try_acquire_owned() else {
             self.until_stored(&one).await;
             return true;
@@ -123,18 +123,18 @@ impl Recorder {
     async fn until_stored(&self, finished: &[Finished]) {
         loop {
             tokio::time::sleep(TRY_SPOILED_EVERY).await;
-            if self.stored(finished).await {
+            if self.stored(finished).await.is_ok() {
                 return;
             }
         }
     }
 
-    /// Tries until the database answers. False when it says that one of them cannot be stored.
-    async fn stored(&self, finished: &[Finished]) -> bool {
+    /// Tries until the database answers; its answer is why one of them cannot be stored.
+    async fn stored(&self, finished: &[Finished]) -> StoreResult<()> {
         let record = || answered(record(&self.db, finished, self.halt));
         loop {
             let Err(error) = retry_deadlocks(record).await else {
-                return true;
+                return Ok(());
             };
             let only = (finished.len() == 1).then(|| display(finished[0].known.key.id));
             tracing::warn!(
@@ -142,7 +142,7 @@ impl Recorder {
                 "outcomes are not stored"
             );
             if error.may_be_of_one_row() {
-                return false;
+                return Err(error);
             }
             tokio::time::sleep(TRY_EVERY).await;
         }

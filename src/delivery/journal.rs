@@ -178,7 +178,10 @@ async fn look(
         return Ok(());
     };
     tracing::warn!(timeline = current, before, "another server answers");
-    let restored = journal.replay(db, incarnation, holds).await?;
+    let mut restored = journal.replay(db, incarnation, holds).await?;
+    // What the server before permitted may have been called only after that.
+    tokio::time::sleep(holds.begin_to_call).await;
+    restored += journal.replay(db, incarnation, holds).await?;
     answered(async {
         let mut tx = db.batch().begin().await?;
         note_replay(&mut tx, &current, restored).await?;

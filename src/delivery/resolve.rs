@@ -12,7 +12,9 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
+use super::batch::log_left;
 use super::begin::retry_deadlocks;
+use super::feedback::FeedbackHeard;
 use super::inbox::{StatusReport, merge};
 use super::outcomes::{self, DEADLINE, Known, LOOK_UP};
 use super::{Delivery, Inner};
@@ -83,8 +85,30 @@ impl Inner {
         for looked in join_all(accounts).await {
             looked?;
         }
-        retry_deadlocks(|| answered(self.save(now, &looks))).await?;
-        Ok(looks.len())
+        match retry_deadlocks(|| answered(self.save(now, &looks))).await {
+            Ok(()) => Ok(looks.len()),
+            Err(error) if error.may_be_of_one_row() => {
+                tracing::warn!(%error, looks = looks.len(), "looks are written down one by one");
+                self.save_each(now, &looks).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes down each by itself: one that the database refuses comes again and keeps no other back. Answers how many are.
+    async fn save_each(&self, now: DateTime<Utc>, looks: &[Look]) -> StoreResult<usize> {
+        let mut saved = 0;
+        for look in looks {
+            let one = std::slice::from_ref(look);
+            match retry_deadlocks(|| answered(self.save(now, one))).await {
+                Ok(()) => saved += 1,
+                Err(error) if error.may_be_of_one_row() => {
+                    log_left(look.doubtful.key.id, &error, "a look comes to nothing");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(saved)
     }
 
     /// Concludes and writes down, over what is still live.
@@ -115,7 +139,12 @@ impl Inner {
         // One lock for all, in one order, before anything is written.
         let keys: Vec<MessageKey> = looks.iter().map(|look| look.doubtful.key).collect();
         lock_messages(&mut tx, &keys).await?;
-        outcomes::record(&mut tx, &known).await?;
+        let closed = outcomes::record(&mut tx, &known).await?;
+        let mut heard = FeedbackHeard::default();
+        for one in known.iter().filter(|one| one.is_among(&closed)) {
+            heard.give_back(one);
+        }
+        heard.save(&mut tx).await?;
         merge(&mut tx, &reports).await?;
         doubts::save_looks(&mut tx, &again).await?;
         tx.commit().await
@@ -165,6 +194,11 @@ impl Look {
                     OnNotSent::Park => Afterwards::Park,
                 };
                 (CallOutcome::NotSent { then }, LOOK_UP)
+            }
+            Conclusion::Ambiguous => {
+                let reason = "the provider has several like it".into();
+                let then = Afterwards::Park;
+                (CallOutcome::Unresolved { reason, then }, LOOK_UP)
             }
             Conclusion::Unresolved { reason } => {
                 let then = match doubtful.on_unresolved {
@@ -226,4 +260,54 @@ async fn load(
         })
         .collect();
     Ok((now, looks, contents))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::attempt::AttemptState;
+    use crate::domain::ids::{AttemptId, MessageId, TenantId};
+
+    /// One more would be sent each time, and each time the provider has one more.
+    #[test]
+    fn what_the_provider_has_several_of_is_left_to_a_person_whatever_the_tenant_wants() {
+        let at = DateTime::UNIX_EPOCH;
+        let doubtful = Doubtful {
+            key: MessageKey {
+                tenant_id: TenantId(Uuid::nil()),
+                id: MessageId(Uuid::nil()),
+            },
+            attempt_no: 2,
+            attempt_id: AttemptId(Uuid::nil()),
+            incarnation: Incarnation(1),
+            state: AttemptState::Doubt,
+            channel: Channel::Sms,
+            provider: ProviderName::Twilio,
+            account_ref: String::new(),
+            started_at: at,
+            deadline: at,
+            signed_at: None,
+            first_empty_look_at: None,
+            on_not_sent: OnNotSent::Resend,
+            on_unresolved: OnUnresolved::Resend,
+        };
+        let look = Look {
+            doubtful,
+            owner: Owner::Finished,
+            seen: Seen::Several,
+            found: None,
+        };
+        let then = |verdict| match look.known(verdict, at).unwrap().outcome {
+            CallOutcome::Unresolved { then, .. } => then,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(then(Conclusion::Ambiguous), Afterwards::Park);
+        let reason = "the provider never showed whether it has it";
+        assert_eq!(
+            then(Conclusion::Unresolved { reason }),
+            Afterwards::SendAgain
+        );
+    }
 }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::batch::log_left;
+use super::feedback::FeedbackHeard;
 use super::outcomes::{self, Known, OWNER};
 use crate::clock::answer::answered;
 use crate::domain::attempt::CallOutcome;
@@ -29,21 +31,39 @@ pub(super) fn disown(db: Db, asked: Vec<(MessageKey, AttemptId)>) {
     tokio::spawn(async move {
         for wait in LOOKS {
             tokio::time::sleep(wait).await;
-            match close_when_there(&db, &asked).await {
-                Ok(0) => {}
-                Ok(closed) => tracing::warn!(closed, "begins without an answer are given back"),
+            let closed = match close_when_there(&db, &asked).await {
+                Err(error) if error.may_be_of_one_row() => close_each(&db, &asked).await,
                 Err(error) => {
                     tracing::error!(%error, "begins without an answer are not given back");
+                    0
                 }
+                Ok(closed) => closed,
+            };
+            if closed > 0 {
+                tracing::warn!(closed, "begins without an answer are given back");
             }
         }
     });
 }
 
+/// Closes each by itself: one that cannot be closed keeps no other back.
+async fn close_each(db: &Db, asked: &[(MessageKey, AttemptId)]) -> usize {
+    let mut closed = 0;
+    for one in asked {
+        match close_when_there(db, std::slice::from_ref(one)).await {
+            Ok(done) => closed += done,
+            Err(error) => log_left(one.0.id, &error, "a begin is given back later"),
+        }
+    }
+    closed
+}
+
 async fn close_when_there(db: &Db, asked: &[(MessageKey, AttemptId)]) -> StoreResult<usize> {
     loop {
         match answered(close(db, asked)).await {
-            Err(error) if error.is_transient() => tokio::time::sleep(TRY_EVERY).await,
+            Err(error) if error.is_transient() && !error.may_be_of_one_row() => {
+                tokio::time::sleep(TRY_EVERY).await;
+            }
             done => return done,
         }
     }
@@ -69,6 +89,11 @@ async fn close(db: &Db, asked: &[(MessageKey, AttemptId)]) -> StoreResult<usize>
         })
         .collect();
     let closed = outcomes::record(&mut tx, &known).await?;
+    let mut heard = FeedbackHeard::default();
+    for one in known.iter().filter(|one| one.is_among(&closed)) {
+        heard.give_back(one);
+    }
+    heard.save(&mut tx).await?;
     tx.commit().await?;
     Ok(closed.len())
 }

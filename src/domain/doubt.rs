@@ -84,7 +84,8 @@ pub struct Suspect {
 pub enum Seen {
     /// One message that can only be this attempt's.
     It,
-    /// Several of which each could be. `live_calls` allows no two alike, so a person looks at this.
+    /// Several of which each could be. `live_calls` allows no two alike, so a person looks at this, whatever the tenant wants of
+    /// what nobody knows.
     Several,
     /// All there is, and it is not among it.
     Nothing,
@@ -104,6 +105,8 @@ pub enum Conclusion {
     Sent,
     /// It never got it, and never will.
     NotSent,
+    /// The provider has several of which each could be it: sent again, it would be one more.
+    Ambiguous,
     /// Nobody knows.
     Unresolved {
         /// For the people who decide.
@@ -124,11 +127,7 @@ impl Suspect {
         let first_empty = self.first_empty_after(seen, now);
         match seen {
             Seen::It => return Conclusion::Sent,
-            Seen::Several => {
-                return Conclusion::Unresolved {
-                    reason: "the provider has several like it",
-                };
-            }
+            Seen::Several => return Conclusion::Ambiguous,
             Seen::Nothing if self.is_proven_by_look_ups(first_empty, now, holds) => {
                 return Conclusion::NotSent;
             }

@@ -178,15 +178,21 @@ impl StoreError {
         code.as_deref() == Some("57014")
     }
 
-    /// Whether one row of those that were asked for may be the cause, so that the others may pass without it. Nobody's own is the
-    /// quarantine of the server (EN), a server that takes no writes (25), and what it does not understand or know (26, 42).
+    /// Whether one row of those that were asked for may be the cause, so that the others may pass without it: also one that
+    /// somebody else holds locked (55P03). Nobody's own is the quarantine of the server (EN), a server that takes no writes (25),
+    /// and what it does not understand or know (26, 42).
     pub fn may_be_of_one_row(&self) -> bool {
         let is_of_all = |code: String| {
             ["25", "26", "42", "EN"]
                 .iter()
                 .any(|class| code.starts_with(class))
         };
-        !self.is_transient() && !self.sqlstate().is_some_and(is_of_all)
+        self.is_locked_out() || !self.is_transient() && !self.sqlstate().is_some_and(is_of_all)
+    }
+
+    /// Whether somebody else held a lock for longer than we wait; nothing was done then.
+    fn is_locked_out(&self) -> bool {
+        self.sqlstate().as_deref() == Some("55P03")
     }
 
     /// What the database calls the fault, five letters and digits; never a value.
@@ -207,7 +213,7 @@ impl StoreError {
         let never_asked = |error: &sqlx::Error| {
             matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
         };
-        matches!(self, Self::Unavailable(error) if !never_asked(error))
+        matches!(self, Self::Unavailable(error) if !never_asked(error)) && !self.is_locked_out()
     }
 
     /// The constraint that refused, if one did.

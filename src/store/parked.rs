@@ -173,7 +173,7 @@ pub async fn hold_sender(tx: &mut TenantTx, key: MessageKey) -> StoreResult<bool
         JOIN lanes l ON l.tenant_id = m.tenant_id AND l.id = m.lane_id
         JOIN senders s ON s.tenant_id = l.tenant_id AND s.id = l.sender_id
         WHERE m.tenant_id = $1 AND m.id = $2
-        FOR KEY SHARE OF s
+        FOR SHARE OF s
         "#,
         key.tenant_id.0,
         key.id.0,

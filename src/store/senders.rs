@@ -278,7 +278,7 @@ pub async fn load_for_update(
     id: SenderId,
 ) -> StoreResult<SenderRow> {
     query!(
-        "SELECT id FROM senders WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        "SELECT id FROM senders WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE",
         tenant_id.0,
         id.0,
     )
@@ -303,7 +303,7 @@ pub async fn hold_of_campaign(
         FROM campaigns c
         JOIN senders s ON s.tenant_id = c.tenant_id AND s.id = c.sender_id
         WHERE c.tenant_id = $1 AND c.id = $2
-        FOR KEY SHARE OF s
+        FOR SHARE OF s
         "#,
         tenant_id.0,
         campaign_id.0,
@@ -320,7 +320,7 @@ pub async fn hold_unretired(
     id: SenderId,
 ) -> StoreResult<bool> {
     let row = query!(
-        "SELECT id FROM senders WHERE tenant_id = $1 AND id = $2 AND status <> 'released' FOR KEY SHARE",
+        "SELECT id FROM senders WHERE tenant_id = $1 AND id = $2 AND status <> 'released' FOR SHARE",
         tenant_id.0,
         id.0,
     )

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use engageninja::delivery::senders::retire_sender;
 use engageninja::domain::actor::Role;
 use engageninja::domain::campaign::CampaignStatus;
 use engageninja::domain::counts::CountWord;
+use engageninja::domain::ids::SenderId;
+use engageninja::store::senders::load_for_update;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -269,6 +272,30 @@ async fn an_address_is_one_senders_alone_over_all_tenants() {
         .post(&theirs, "/api/senders", &body)
         .await
         .ok(201);
+}
+
+/// A call that finds the sender refused just then stops it, without waiting for the retirement, which waits for it.
+#[tokio::test]
+async fn whoever_stops_a_sender_does_not_wait_for_its_retirement() {
+    let office = Office::open().await;
+    let sender = office.default_sender().await;
+    let id = sender.rsplit('/').next().unwrap();
+    let (db, tenant_id) = (office.world.db.db(), office.world.tenant_id);
+    let mut retiring = db.cell(tenant_id).begin().await.unwrap();
+    let id = SenderId(id.parse().unwrap());
+    load_for_update(&mut retiring, tenant_id, id).await.unwrap();
+
+    let stop = format!(
+        "SET lock_timeout = '1s'; INSERT INTO cell.halts (tenant_id, sender_id, until, reason, code)
+         VALUES ('{tenant_id}', '{id}', 'infinity', 'refused', '20003')"
+    );
+    office.world.db.execute(&stop).await;
+
+    retire_sender(&mut retiring, tenant_id, id, &office.world.db.clock())
+        .await
+        .unwrap();
+    retiring.commit().await.unwrap();
+    assert_eq!(office.get(&sender).await["state"], "retired");
 }
 
 /// At one segment in fifty seconds the next one is far off; at 200 a second it is not.

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Named, StatusReport, merge};
 use crate::clock::answer::answered;
+use crate::delivery::batch::log_left;
 use crate::delivery::begin::retry_deadlocks;
 use crate::domain::status::Status;
 use crate::store::provider_events::{DueEvent, EventRef, mark_folded, postpone, take_due};
@@ -40,7 +41,7 @@ enum Judged {
 /// They are of many tenants: one that cannot be merged is put off alone.
 pub async fn fold_events(db: &Db) -> StoreResult<usize> {
     match retry_deadlocks(|| answered(fold(db))).await {
-        Err(error) if !error.is_transient() => {
+        Err(error) if error.may_be_of_one_row() => {
             tracing::warn!(%error, "events are folded one by one");
             fold_each(db).await
         }
@@ -79,9 +80,9 @@ async fn fold_one(db: &Db) -> StoreResult<bool> {
     };
     match settle_all(tx, &due, now).await {
         Ok(judged) => count(&due, &judged, now),
-        Err(error) if error.is_transient() => return Err(error),
+        Err(error) if !error.may_be_of_one_row() => return Err(error),
         Err(error) => {
-            tracing::error!(message.id = %event.key.id, tries = event.tries, %error, "an event cannot be merged");
+            log_left(event.key.id, &error, "an event is merged later");
             put_off(db, event).await?;
         }
     }

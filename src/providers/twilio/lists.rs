@@ -50,9 +50,14 @@ impl TwilioSms {
         let first = self.path(&format!("/Messages.json?To={to}&PageSize={PAGE_SIZE}"));
         let mut candidates = Vec::new();
         let is_complete = self
-            .read_pages(first, question.since, LOOK_UP_PAGES_MAX, |row| {
-                candidates.extend(row.candidate(question));
-            })
+            .read_pages(
+                first,
+                question.since,
+                LOOK_UP_PAGES_MAX,
+                |row, created_at| {
+                    candidates.extend(row.candidate(created_at, question));
+                },
+            )
             .await?;
         // Dates have whole seconds; within one the list's own order counts.
         candidates.reverse();
@@ -68,8 +73,8 @@ impl TwilioSms {
         let first = self.path(&format!("/Messages.json?PageSize={PAGE_SIZE}"));
         let mut messages = Vec::new();
         let is_complete = self
-            .read_pages(first, since, LIST_PAGES_MAX, |row| {
-                messages.extend(row.listed(since));
+            .read_pages(first, since, LIST_PAGES_MAX, |row, created_at| {
+                messages.extend(row.listed(created_at, since));
             })
             .await?;
         Ok(Listing {
@@ -84,17 +89,18 @@ impl TwilioSms {
         first: String,
         since: DateTime<Utc>,
         pages_max: usize,
-        mut take: impl FnMut(Row) + Send,
+        mut take: impl FnMut(Row, DateTime<Utc>) + Send,
     ) -> Result<bool, AccountError> {
         let mut next = Some(first);
         for _ in 0..pages_max {
             let Some(path) = next else { break };
             let page: Page = self.read(&path).await?;
-            let is_behind = page
-                .messages
-                .iter()
-                .all(|row| row.created_at().is_none_or(|at| at < since));
-            page.messages.into_iter().for_each(&mut take);
+            let mut is_behind = true;
+            for row in page.messages {
+                let created_at = row.created_at()?;
+                is_behind &= created_at < since;
+                take(row, created_at);
+            }
             // The newest come first: a page that is wholly older has only older ones behind it.
             next = page.next_page_uri.filter(|_| !is_behind);
         }
@@ -103,15 +109,19 @@ impl TwilioSms {
 }
 
 impl Row {
-    fn created_at(&self) -> Option<DateTime<Utc>> {
-        let at = DateTime::parse_from_rfc2822(&self.date_created).ok()?;
-        Some(at.with_timezone(&Utc))
+    /// When it was made. One of which that cannot be read may be any of ours, so that a list with it proves nothing.
+    fn created_at(&self) -> Result<DateTime<Utc>, AccountError> {
+        DateTime::parse_from_rfc2822(&self.date_created)
+            .map(|at| at.with_timezone(&Utc))
+            .map_err(|_| AccountError::Unreachable("a date in its list cannot be read".into()))
     }
 
-    /// When it was made, if it was asked for by the API: nobody else's messages are ours.
-    fn asked_for_at(&self) -> Option<DateTime<Utc>> {
-        self.created_at()
-            .filter(|_| self.direction == "outbound-api")
+    /// Whether it was asked for by the API, as ours are. A word that is new may stand for that.
+    fn is_asked_for(&self) -> bool {
+        !matches!(
+            self.direction.as_str(),
+            "inbound" | "outbound-call" | "outbound-reply"
+        )
     }
 
     /// What is said of it. A word that is new stands for the first one: Twilio has the message.
@@ -127,10 +137,9 @@ impl Row {
     }
 
     /// The candidate it is, when it is one of ours within the window.
-    fn candidate(self, question: &LookUp) -> Option<Candidate> {
-        let created_at = self.asked_for_at()?;
+    fn candidate(self, created_at: DateTime<Utc>, question: &LookUp) -> Option<Candidate> {
         let is_within = (question.since..=question.until).contains(&created_at);
-        is_within.then_some(())?;
+        (is_within && self.is_asked_for()).then_some(())?;
         Some(Candidate {
             has_same_text: self.text() == question.body,
             created_at,
@@ -141,8 +150,8 @@ impl Row {
     }
 
     /// What it is in the account's list, when it was asked for since then.
-    fn listed(self, since: DateTime<Utc>) -> Option<Listed> {
-        let created_at = self.asked_for_at().filter(|at| *at >= since)?;
+    fn listed(self, created_at: DateTime<Utc>, since: DateTime<Utc>) -> Option<Listed> {
+        (created_at >= since && self.is_asked_for()).then_some(())?;
         Some(Listed {
             body: self.text().to_owned(),
             created_at,
@@ -152,5 +161,45 @@ impl Row {
             to: self.to.unwrap_or_default(),
             error_code: self.error_code.map(|code| code.to_string()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(direction: &str, date_created: &str) -> Row {
+        let row = json!({
+            "sid": "SM1",
+            "from": "+15005550006",
+            "to": "+12055550001",
+            "body": "Hello",
+            "direction": direction,
+            "status": "queued",
+            "date_created": date_created,
+        });
+        serde_json::from_value(row).unwrap()
+    }
+
+    /// What cannot be read is perhaps ours, so that it never counts as the proof that ours is not there.
+    #[test]
+    fn what_cannot_be_read_is_no_proof() {
+        let dated = row("outbound-api", "Mon, 30 Nov 2026 19:00:00 +0000");
+        assert!(dated.created_at().is_ok());
+        for date in ["2026-11-30T19:00:00Z", ""] {
+            assert!(row("outbound-api", date).created_at().is_err(), "{date}");
+        }
+        for (direction, is_perhaps_ours) in [
+            ("outbound-api", true),
+            ("outbound-api-of-tomorrow", true),
+            ("inbound", false),
+            ("outbound-reply", false),
+            ("outbound-call", false),
+        ] {
+            let row = row(direction, "Mon, 30 Nov 2026 19:00:00 +0000");
+            assert_eq!(row.is_asked_for(), is_perhaps_ours, "{direction}");
+        }
     }
 }

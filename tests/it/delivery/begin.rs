@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use engageninja::domain::attempt::Verdict;
 use engageninja::domain::counts::CountWord;
+use sqlx::Executor;
 
 use crate::harness::world::World;
 use crate::harness::{eventually, within};
@@ -207,4 +208,33 @@ async fn a_message_that_cannot_begin_keeps_no_other_from_it() {
     let counts = world.counts(campaign).await;
     let waits = counts.get(CountWord::Queued) + counts.get(CountWord::Released);
     assert_eq!(waits, 1, "{counts:?}");
+}
+
+/// Nor does one that somebody holds, as an operator at a prompt may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_somebody_holds_keeps_no_other_from_beginning() {
+    let world = World::start().await;
+    world.add_contacts(20).await;
+    let campaign = world.campaign("Hello {{ first_name }}").await;
+    let released = world.let_out(campaign, 20).await;
+    let mut holder = world.hold(released[7].id).await;
+
+    let worker = world.worker().await;
+    eventually("the others are through", || async {
+        world.through(campaign).await == 19
+    })
+    .await;
+    holder.execute("ROLLBACK").await.unwrap();
+    eventually("it is, too", || async {
+        world.through(campaign).await == 20
+    })
+    .await;
+    worker.drain(DRAIN).await;
+    let aborted = "SELECT count(*) FROM send_attempts WHERE state = 4";
+    assert_eq!(
+        world.number(aborted).await,
+        0,
+        "a lock that was not had began nothing"
+    );
+    assert_eq!(world.doubled().await, 0);
 }

@@ -140,6 +140,41 @@ async fn a_provider_that_takes_nothing_uses_up_nothing_of_the_day() {
     worker.drain(Duration::from_secs(5)).await;
 }
 
+/// Nor does a call whose answer was lost, once it is proven that the provider never got it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_sent_is_given_back_to_the_day() {
+    let it = TwilioWorld::start().await;
+    it.world.add_contacts(3).await;
+    grant(&it.world, "daily_segment_cap", "24").await;
+    it.fake.set_weather(Weather {
+        cut: 1000,
+        ..silent()
+    });
+    let campaign = it.world.campaign(&long_text()).await;
+    let worker = it.world.worker().await;
+    eventually("all are in doubt", || async {
+        it.world.counts(campaign).await.get(CountWord::InDoubt) == 3
+    })
+    .await;
+    let used = "SELECT used FROM buckets WHERE kind = 'brand'";
+    assert_eq!(it.world.number(used).await, 6);
+
+    it.world.pause(campaign).await.unwrap();
+    it.world.settle().await;
+    assert_eq!(it.world.counts(campaign).await.get(CountWord::Queued), 3);
+    it.world.resume(campaign).await;
+    it.fake.set_weather(silent());
+    eventually("all are through", || async {
+        it.world.counts(campaign).await.get(CountWord::HandedOver) == 3
+    })
+    .await;
+    eventually("what was sent is all that counts", || async {
+        it.world.number(used).await == 6
+    })
+    .await;
+    worker.drain(Duration::from_secs(5)).await;
+}
+
 /// A carrier's word on yesterday's quota may be told today, and says nothing of today's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cap_of_yesterday_closes_nothing_today() {

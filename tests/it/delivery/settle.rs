@@ -10,6 +10,7 @@ use engageninja::domain::status::Status;
 use engageninja::store::StoreResult;
 use engageninja::store::attempts::{self, Judged};
 use engageninja::store::demo_ledger::{NewEntry, insert_entries};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::{Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
@@ -253,6 +254,31 @@ async fn a_stopped_owner_ends_at_a_person_and_its_late_answer_still_counts() {
     office.resolver.end().await;
 }
 
+/// One that the database refuses, and then one that somebody holds: the others of the round are judged.
+#[tokio::test]
+async fn a_look_that_cannot_be_written_down_keeps_no_other_back() {
+    let office = Office::with_messages(3).await;
+    let world = &office.world;
+    world.begin(&office.released).await;
+    world.refuse_outcomes_of(&office.released[..1]).await;
+    let mut holder = world.hold(office.released[1].id).await;
+
+    for secs in [26, 90, 150] {
+        office.look_at(secs).await;
+    }
+    assert_eq!(office.count(CountWord::Queued).await, 1);
+    assert_eq!(office.count(CountWord::Sending).await, 2);
+
+    holder.execute("ROLLBACK").await.unwrap();
+    let mend = "DROP TRIGGER refuse ON cell.send_attempts";
+    world.db.execute(mend).await;
+    for secs in [180, 260] {
+        office.look_at(secs).await;
+    }
+    assert_eq!(office.count(CountWord::Queued).await, 3);
+    office.resolver.end().await;
+}
+
 #[tokio::test]
 async fn tenants_say_what_follows_a_verdict() {
     let office = Office::with_messages(2).await;
@@ -276,9 +302,12 @@ async fn tenants_say_what_follows_a_verdict() {
     office.resolver.end().await;
 }
 
-/// The answer of an attempt that was judged not sent, after the message went out again: what no rule can rule out is seen.
+/// The answer of an attempt that was judged not sent, after the message went out again: what no rule can rule out is seen. On one
+/// thread, whose metrics are this test's own.
 #[tokio::test]
 async fn a_message_that_went_out_twice_is_noticed_and_stays_handed_over() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
     let office = Office::with_messages(1).await;
     let key = office.released[0];
     office.world.begin(&[key]).await;
@@ -300,6 +329,11 @@ async fn a_message_that_went_out_twice_is_noticed_and_stays_handed_over() {
     assert_eq!(office.world.number(accepted).await, 2);
     let mapped = "SELECT count(*) FROM message_provider_mappings";
     assert_eq!(office.world.number(mapped).await, 2);
+    let shown = recorder.handle().render();
+    assert!(
+        shown.contains("engageninja_duplicate_detected_total 1"),
+        "{shown}"
+    );
     office.resolver.end().await;
 }
 

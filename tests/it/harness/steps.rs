@@ -140,6 +140,14 @@ impl World {
         conn
     }
 
+    /// A session that holds the row of a message, as an operator's at a prompt may, until it is rolled back.
+    pub async fn hold(&self, id: impl std::fmt::Display) -> PgConnection {
+        let mut holder = self.session().await;
+        let hold = format!("BEGIN; UPDATE messages SET phase_at = phase_at WHERE id = '{id}'");
+        holder.execute(AssertSqlSafe(hold)).await.unwrap();
+        holder
+    }
+
     /// What a superuser's question answers.
     pub async fn rows(&self, sql: &str) -> Vec<sqlx::postgres::PgRow> {
         let mut conn = self.session().await;
