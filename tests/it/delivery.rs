@@ -16,6 +16,7 @@ mod ids;
 mod job_of_many;
 mod leader;
 mod lifted;
+mod lock_lost;
 mod look_ups;
 mod model;
 mod opt_out;

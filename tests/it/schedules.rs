@@ -139,6 +139,37 @@ async fn a_scheduler_stopped_inside_a_tick_holds_the_others_up_for_seconds_and_f
     }
 }
 
+/// One of three stands still for half a minute, at no particular moment.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "five minutes"]
+async fn three_schedulers_fire_each_second_for_five_minutes() {
+    let world = World::start().await;
+    world.db.execute(EAR).await;
+    let start = || Started::new(on(&world.db, &["scheduler"]));
+    let (stopped, second, third) = tokio::join!(start(), start(), start());
+    ticks_fire(&world, 3).await;
+
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    stopped.signal(Signal::SIGSTOP);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    stopped.signal(Signal::SIGCONT);
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    for scheduler in [stopped, second, third] {
+        scheduler.stop().await;
+    }
+
+    assert_ordered_once(&world).await;
+    let fired = "SELECT fire_at FROM schedule_runs WHERE schedule_id = 'fold-deltas' ORDER BY 1";
+    let rows = world.rows(fired).await;
+    let ticks: Vec<DateTime<Utc>> = rows.iter().map(|row| row.get(0)).collect();
+    let length = *ticks.last().unwrap() - ticks[0];
+    let missed = length - TimeDelta::seconds(ticks.len() as i64 - 1);
+    eprintln!("{} ticks in {length}, {missed} missed", ticks.len());
+    assert!(length >= TimeDelta::seconds(290), "{length}");
+    // Whoever stands still inside a tick costs the others a few; anywhere else it costs none.
+    assert!(missed < HELD_UP_MAX, "{ticks:?}");
+}
+
 #[tokio::test]
 async fn a_schedule_that_an_operator_switched_off_orders_nothing() {
     let world = World::start().await;

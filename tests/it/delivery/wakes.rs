@@ -12,6 +12,7 @@ use engageninja::store::lanes::wake_lost;
 use engageninja::store::messages::{BatchHead, NewMessage};
 use engageninja::store::senders::find_active;
 use futures_util::future::{join, join_all};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::sync::Barrier;
 use uuid::Uuid;
 
@@ -154,8 +155,11 @@ async fn assert_over(world: &World, all: i64) {
     assert_eq!(world.deadlocks().await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread, whose metrics are this test's own.
+#[tokio::test]
 async fn a_lane_that_somebody_forgot_is_found_and_goes_on() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
     let world = World::start().await;
     bring(&world, 0, None).await;
     // As a leader would have it that lost the wake, and then one that went past messages.
@@ -179,6 +183,8 @@ async fn a_lane_that_somebody_forgot_is_found_and_goes_on() {
     })
     .await;
     worker.drain(DRAIN).await;
+    let shown = recorder.handle().render();
+    assert!(shown.contains("engageninja_lost_wake_total 1"), "{shown}");
 }
 
 impl World {

@@ -14,11 +14,14 @@ use engageninja::jobs::check_orphans::find_orphans;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::stage::{PEOPLE, SETTLED_BY_EVIDENCE, STOPPED_ACROSS, Stage};
+use super::stage::{PEOPLE, SCALE, SETTLED_BY_EVIDENCE, STOPPED_ACROSS, Stage};
 use crate::harness::world::World;
 
 /// After the faults: everything is final or with a person by then, the ladder to its end included.
 const SETTLED_WITHIN_SECS: u64 = 150;
+
+/// What is not as much faster as the holds are: looks are ordered each second, and others use the machine, too.
+const UNSCALED: Duration = Duration::from_secs(10);
 
 /// What may leave it to a person, in the words of `domain/doubt.rs`: its process stood still to the end, or no look at the
 /// provider came to anything, because something was hurt each time. That the provider has several like it, or refused it, is
@@ -76,6 +79,8 @@ impl Stage {
         }
         self.assert_once().await;
         assert_settled(world).await;
+        let has_crashed = self.profile.crash_every.is_some();
+        assert_in_time(world, &self.calm_since, has_crashed).await;
         assert_parked_for_a_cause(world).await;
         assert_eq!(find_orphans(&world.db.db()).await.unwrap(), []);
         for (world, campaigns) in &self.tenants {
@@ -170,6 +175,30 @@ async fn assert_settled(world: &World) {
         world.number(SETTLED_BY_EVIDENCE).await > 0,
         "no attempt was ever in doubt"
     );
+}
+
+/// Once the faults were over no attempt stayed in doubt for longer than is promised, each kind of verdict with its own bound.
+async fn assert_in_time(world: &World, calm_since: &str, has_crashed: bool) {
+    let verdicts = format!(
+        "SELECT state, count(*), max(extract(epoch FROM resolved_at - greatest(started_at, '{calm_since}')))::float8
+         FROM send_attempts WHERE resolved_at > '{calm_since}' AND resolved_by <> 'owner' GROUP BY 1 ORDER BY 1"
+    );
+    for row in world.rows(&verdicts).await {
+        let state = AttemptState::try_from(row.get::<i16, _>(0)).unwrap();
+        let (attempts, longest): (i64, f64) = (row.get(1), row.get(2));
+        let promised = match state {
+            AttemptState::Accepted => Duration::from_secs(30),
+            AttemptState::NotSent if has_crashed => Duration::from_mins(12),
+            AttemptState::NotSent => Duration::from_mins(4),
+            AttemptState::Parked => Duration::from_mins(30),
+            other => panic!("no evidence says {other:?}"),
+        };
+        let bound = promised.mul_f64(SCALE) + UNSCALED;
+        eprintln!(
+            "{attempts} {state:?} by evidence after the faults, {longest} s at most of {bound:?}"
+        );
+        assert!(longest <= bound.as_secs_f64(), "{state:?}: {longest} s");
+    }
 }
 
 /// The last attempt of each parked message says why nobody knows, and that is one of the things that were done to them.

@@ -23,7 +23,8 @@ use crate::harness::world::World;
 
 const WORKERS: usize = 4;
 const SCHEDULERS: usize = 2;
-const SCALE: f64 = 0.05;
+/// How much shorter than in production the holds are.
+pub(super) const SCALE: f64 = 0.05;
 /// How long faults go on beyond their time until one has told.
 const MORE_MAX: Duration = Duration::from_mins(1);
 /// Attempts that others settled than their owners.
@@ -49,6 +50,8 @@ pub(super) struct Stage {
     pub(super) crew: Vec<Member>,
     pub(super) faults: BTreeMap<&'static str, u64>,
     crashed_at: Option<Instant>,
+    /// When the last fault was over, by the database.
+    pub(super) calm_since: String,
 }
 
 impl Stage {
@@ -80,6 +83,7 @@ impl Stage {
             crew,
             faults: BTreeMap::new(),
             crashed_at: None,
+            calm_since: String::new(),
         }
     }
 
@@ -114,6 +118,7 @@ impl Stage {
         if let Some(fake) = &self.fake {
             fake.set_weather(Weather::default());
         }
+        self.calm_since = self.tenants[0].0.db.text("SELECT app_now()::text").await;
     }
 
     /// Whether no fault has left a call without an answer yet, or no crash has met a process that stood still: a few may all
