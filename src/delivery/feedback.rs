@@ -14,6 +14,7 @@ use crate::domain::ids::{MessageKey, TenantId};
 use crate::domain::rate::BucketKind;
 use crate::domain::rate::learned::Signal;
 use crate::providers::twilio::codes;
+use crate::store::attempts::Closed;
 use crate::store::buckets::signals::{NewSignal, append_signals};
 use crate::store::halts::{self, NewHalt, save_halts};
 use crate::store::{StoreResult, SystemTx};
@@ -39,8 +40,17 @@ pub(super) fn meaning(channel: Channel, code: &str) -> Meaning {
 }
 
 impl FeedbackHeard {
+    /// What follows from attempts of which no answer to a call is known, and that are over all the same.
+    pub(super) fn of_closed(known: &[Known], closed: &[Closed]) -> Self {
+        let mut heard = Self::default();
+        for one in known.iter().filter(|one| one.is_among(closed)) {
+            heard.give_back(one);
+        }
+        heard
+    }
+
     /// An attempt is over, whoever says so: what was surely not sent is given back.
-    pub(super) fn give_back(&mut self, known: &Known) {
+    fn give_back(&mut self, known: &Known) {
         if known.outcome.is_surely_unsent() && known.provider != Provider::Demo {
             // The day's quota was charged when the message was let out; carriers have seen nothing of it.
             self.signals.push(NewSignal {

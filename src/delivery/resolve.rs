@@ -140,11 +140,9 @@ impl Inner {
         let keys: Vec<MessageKey> = looks.iter().map(|look| look.doubtful.key).collect();
         lock_messages(&mut tx, &keys).await?;
         let closed = outcomes::record(&mut tx, &known).await?;
-        let mut heard = FeedbackHeard::default();
-        for one in known.iter().filter(|one| one.is_among(&closed)) {
-            heard.give_back(one);
-        }
-        heard.save(&mut tx).await?;
+        FeedbackHeard::of_closed(&known, &closed)
+            .save(&mut tx)
+            .await?;
         merge(&mut tx, &reports).await?;
         doubts::save_looks(&mut tx, &again).await?;
         tx.commit().await

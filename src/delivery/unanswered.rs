@@ -89,11 +89,9 @@ async fn close(db: &Db, asked: &[(MessageKey, AttemptId)]) -> StoreResult<usize>
         })
         .collect();
     let closed = outcomes::record(&mut tx, &known).await?;
-    let mut heard = FeedbackHeard::default();
-    for one in known.iter().filter(|one| one.is_among(&closed)) {
-        heard.give_back(one);
-    }
-    heard.save(&mut tx).await?;
+    FeedbackHeard::of_closed(&known, &closed)
+        .save(&mut tx)
+        .await?;
     tx.commit().await?;
     Ok(closed.len())
 }
