@@ -10,7 +10,7 @@ use std::time::Duration;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// The answer to a statement, or to a short transaction of them. What is given up is tried again on another connection; the dead
-/// one takes its place in the pool until the kernel gives it up, some minutes later.
+/// one is closed on its way back to the pool.
 ///
 /// # Errors
 /// What the database says, and [`io::ErrorKind::TimedOut`] when it says nothing.

@@ -59,7 +59,6 @@ pub mod watched;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Transaction;
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::sync::broadcast;
@@ -403,16 +402,8 @@ impl<'a, K> Scope<'a, K> {
     }
 
     /// Opens a transaction, with the tenant set where there is one.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that opens transactions"
-    )]
     pub async fn begin(&self) -> StoreResult<Tx<K>> {
-        let connection = self.pool.acquire().await?;
-        // A task of its own: whoever waits here may be stopped, and a BEGIN that is cut off leaves its connection inside a
-        // transaction of which the driver knows nothing. The next one's statements would be answered and never committed.
-        let begun = tokio::spawn(Transaction::begin(connection, None));
-        let inner = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
-        Tx::open(inner, self.tenant_id, self.db.pools.announcer.clone()).await
+        let open = tx::begin(self.pool.acquire().await?).await?;
+        Tx::open(open, self.tenant_id, self.db.pools.announcer.clone()).await
     }
 }

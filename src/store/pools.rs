@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::sync::broadcast;
 
 use super::{Announcement, DbOptions, timelines, tx};
 use crate::clock::Clock;
+use crate::clock::answer::answered_within;
 
 /// Announcements that wait for a slow listener; the oldest go first, and a poll makes up for them.
 const ANNOUNCEMENTS_MAX: usize = 4096;
@@ -180,6 +182,13 @@ fn make_pool(
             let clock = clock.clone();
             Box::pin(async move {
                 tx::set_clock_offset(conn, &clock).await?;
+                Ok(true)
+            })
+        })
+        // Nobody waits any more for what it was asked last. A dead one is closed then, and another may be opened.
+        .after_release(|conn, _| {
+            Box::pin(async move {
+                answered_within(tx::WORD_MAX, conn.flush()).await?;
                 Ok(true)
             })
         })

@@ -1,13 +1,20 @@
 //! Transactions: whose they are, and what they announce when they commit.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
-use sqlx::{PgConnection, Postgres, Transaction, query};
+use scopeguard::ScopeGuard;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, Postgres, query, raw_sql};
 use tokio::sync::broadcast;
 
 use super::{Announcement, StoreResult};
 use crate::clock::Clock;
+use crate::clock::answer::answered_within;
 use crate::domain::ids::TenantId;
+
+/// How long an answer may take that waits for no lock and no disk.
+pub(super) const WORD_MAX: Duration = Duration::from_secs(5);
 
 /// One tenant, in the cell.
 #[derive(Debug)]
@@ -26,10 +33,37 @@ pub type SystemTx = Tx<System>;
 /// A transaction in `control`.
 pub type ControlTx = Tx<Control>;
 
+/// A connection inside a transaction. Dropped, it goes back to its pool once the server has ended that transaction; when the
+/// server does not say so in time, the connection is closed.
+type Open = ScopeGuard<PoolConnection<Postgres>, fn(PoolConnection<Postgres>)>;
+
+/// Begins one. Whoever waits here may be stopped, and a connection whose BEGIN was cut off is inside a transaction all the same:
+/// the next one's statements would be answered and never committed.
+pub(super) async fn begin(connection: PoolConnection<Postgres>) -> Result<Open, sqlx::Error> {
+    let mut open: Open = scopeguard::guard(connection, |connection| {
+        tokio::spawn(roll_back(connection));
+    });
+    answered_within(WORD_MAX, say(&mut open, "BEGIN")).await?;
+    Ok(open)
+}
+
+async fn roll_back(mut connection: PoolConnection<Postgres>) {
+    let ended = answered_within(WORD_MAX, say(&mut connection, "ROLLBACK")).await;
+    if ended.is_err() {
+        // Not back to the pool, which would wait for a dead one for as long as the kernel does.
+        drop(connection.detach());
+    }
+}
+
+async fn say(connection: &mut PgConnection, word: &'static str) -> Result<(), sqlx::Error> {
+    raw_sql(word).execute(connection).await?;
+    Ok(())
+}
+
 /// An open transaction. Dropped without [`Tx::commit`], it changes nothing.
 #[derive(Debug)]
 pub struct Tx<K> {
-    inner: Transaction<'static, Postgres>,
+    open: Open,
     announcements: Vec<Announcement>,
     announcer: broadcast::Sender<Announcement>,
     kind: PhantomData<K>,
@@ -37,12 +71,12 @@ pub struct Tx<K> {
 
 impl<K> Tx<K> {
     pub(super) async fn open(
-        inner: Transaction<'static, Postgres>,
+        open: Open,
         tenant_id: Option<TenantId>,
         announcer: broadcast::Sender<Announcement>,
     ) -> StoreResult<Self> {
         let mut tx = Self {
-            inner,
+            open,
             announcements: Vec::new(),
             announcer,
             kind: PhantomData,
@@ -61,7 +95,7 @@ impl<K> Tx<K> {
 
     /// The connection, for a statement of `store` or the queue's door.
     pub fn conn(&mut self) -> &mut PgConnection {
-        &mut self.inner
+        &mut self.open
     }
 
     /// Says, once this has committed, that somebody has work. Nobody hears of it after a rollback, and
@@ -81,8 +115,9 @@ impl<K> Tx<K> {
     }
 
     /// Makes it durable, then tells whoever waits.
-    pub async fn commit(self) -> StoreResult<()> {
-        self.inner.commit().await?;
+    pub async fn commit(mut self) -> StoreResult<()> {
+        say(&mut self.open, "COMMIT").await?;
+        drop(ScopeGuard::into_inner(self.open));
         for announcement in self.announcements {
             // Nobody listens in a process without workers of its own.
             let _ = self.announcer.send(announcement);
@@ -93,8 +128,10 @@ impl<K> Tx<K> {
 
 impl Tx<System> {
     /// Gives its locks back before anything else is done. One that is dropped does so a moment later.
-    pub async fn rollback(self) -> StoreResult<()> {
-        Ok(self.inner.rollback().await?)
+    pub async fn rollback(mut self) -> StoreResult<()> {
+        say(&mut self.open, "ROLLBACK").await?;
+        drop(ScopeGuard::into_inner(self.open));
+        Ok(())
     }
 }
 
