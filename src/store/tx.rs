@@ -60,6 +60,13 @@ async fn say(connection: &mut PgConnection, word: &'static str) -> Result<(), sq
     Ok(())
 }
 
+/// Ends one by COMMIT or ROLLBACK; its connection is the pool's again.
+async fn end(mut open: Open, word: &'static str) -> StoreResult<()> {
+    say(&mut open, word).await?;
+    drop(ScopeGuard::into_inner(open));
+    Ok(())
+}
+
 /// An open transaction. Dropped without [`Tx::commit`], it changes nothing.
 #[derive(Debug)]
 pub struct Tx<K> {
@@ -115,9 +122,8 @@ impl<K> Tx<K> {
     }
 
     /// Makes it durable, then tells whoever waits.
-    pub async fn commit(mut self) -> StoreResult<()> {
-        say(&mut self.open, "COMMIT").await?;
-        drop(ScopeGuard::into_inner(self.open));
+    pub async fn commit(self) -> StoreResult<()> {
+        end(self.open, "COMMIT").await?;
         for announcement in self.announcements {
             // Nobody listens in a process without workers of its own.
             let _ = self.announcer.send(announcement);
@@ -128,10 +134,8 @@ impl<K> Tx<K> {
 
 impl Tx<System> {
     /// Gives its locks back before anything else is done. One that is dropped does so a moment later.
-    pub async fn rollback(mut self) -> StoreResult<()> {
-        say(&mut self.open, "ROLLBACK").await?;
-        drop(ScopeGuard::into_inner(self.open));
-        Ok(())
+    pub async fn rollback(self) -> StoreResult<()> {
+        end(self.open, "ROLLBACK").await
     }
 }
 
