@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use self::crew::Crew;
 pub use self::enqueue::fill;
-use super::figures::{Bar, Figure, quantile};
+use super::figures::{Bar, Figure};
 use crate::jobs::queue::NewJob;
 use crate::store::{Db, StoreError};
 
@@ -88,16 +88,16 @@ pub async fn run(db: &Db, plan: &Plan) -> Result<Vec<Figure>, BenchError> {
     }
     let pick_up = pick_up::measure(db, plan.picked_jobs()).await?;
     // Last, since a million rows that are gone keep the server busy long after.
-    let engines: Vec<f64> = drain.iter().map(|(_, engine)| *engine).collect();
-    let first = quantile(&engines, 0.5);
     for _ in 0..plan.long_rounds() {
-        long.push((first, drain::by_engine(db, plan.long_backlog()).await?));
+        let short = drain::by_engine(db, plan.jobs).await?;
+        long.push((short, drain::by_engine(db, plan.long_backlog()).await?));
     }
     clear(&db.system_pool()).await?;
 
     let mut figures = beside_sql("claim, run nothing, complete; 2 workers", &drain, 0.7);
     let ten_times = format!("the same with {} waiting", plan.long_backlog());
-    figures.extend(measured(&ten_times, "the first", &long, 0.9));
+    let before = format!("{} right before", plan.jobs);
+    figures.extend(measured(&ten_times, &before, &long, 0.9));
     let lanes = format!("the same in {LANES} lanes, claimed in turns");
     figures.extend(measured(&lanes, "the first", &turns, 0.6));
     figures.extend(beside_sql("bulk enqueue, one connection", &bulk, 0.8));

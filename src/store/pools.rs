@@ -27,10 +27,13 @@ pub(super) struct Pools {
     pub(super) clock: Clock,
 }
 
+/// A name of PostgreSQL's configuration, and its value.
+type Setting = (&'static str, &'static str);
+
 /// How long a pool's connection may be busy; a stopped process must not hold others up for longer.
 struct Patience {
     idle_in_transaction: Duration,
-    extra: &'static [(&'static str, &'static str)],
+    extra: &'static [&'static [Setting]],
     /// Its connections ask which server they reached.
     is_sending: bool,
     /// Whether a connection is tried before its use. That is a round trip; without it the first use after the database went
@@ -47,21 +50,21 @@ const REQUEST: Patience = Patience {
     is_tried: true,
     is_durable: true,
 };
+/// For statements that name every row by its key: the only good plan is the nested loop over indexes, also while the week's
+/// partition is new and the planner believes it empty. No bitmap: only a plain index scan forgets dead entries, and the small
+/// partial indexes of the path are nothing but these after a while. One plan for all arguments: each connection would plan
+/// each statement for the first five anew, over all partitions.
+const BY_INDEX: &[Setting] = &[
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
 /// Begin and finish hold a campaign's lock: a process stopped inside them may hold up a pause this long.
-///
-/// Their statements name every row by its key, so the only good plan is the nested loop over indexes, also while the
-/// week's partition is new and the planner believes it empty. No bitmap: only a plain index scan forgets dead entries,
-/// and the small partial indexes of the path are nothing but these after a while. One plan for all arguments: each connection
-/// would plan each statement for the first five anew, over all partitions.
 const BATCH: Patience = Patience {
     idle_in_transaction: Duration::from_secs(2),
-    extra: &[
-        ("enable_seqscan", "off"),
-        ("enable_bitmapscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        ("plan_cache_mode", "force_generic_plan"),
-    ],
+    extra: &[BY_INDEX],
     is_sending: true,
     ..REQUEST
 };
@@ -75,11 +78,12 @@ const TICK: Patience = Patience {
     is_durable: false,
     ..BATCH
 };
-/// The claim needs a plan that knows its limit; most other statements lose by it.
+/// What is ready is read in the order of its index, from the low end on. A queue is empty whenever the vacuum of an idle
+/// installation looks at it, and a planner that goes by that would fetch all that is ready and sort it, for each claim.
 const CLAIM: Patience = Patience {
-    idle_in_transaction: Duration::from_secs(2),
-    extra: &[("plan_cache_mode", "force_custom_plan")],
-    ..REQUEST
+    extra: &[BY_INDEX, &[("enable_sort", "off")]],
+    is_sending: false,
+    ..BATCH
 };
 
 impl Pools {
@@ -152,7 +156,7 @@ fn with_session(
             ("tcp_keepalives_count", "3"),
         ])
         .options((!patience.is_durable).then_some(("synchronous_commit", "off")))
-        .options(patience.extra.iter().copied())
+        .options(patience.extra.concat())
 }
 
 fn make_pool(

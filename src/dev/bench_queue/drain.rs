@@ -1,33 +1,47 @@
 //! Claiming, running nothing and completing: by the engine, in order and in turns, and by the least SQL that could do it.
 
-use sqlx::{PgPool, query};
+use sqlx::{ConnectOptions, Connection, Executor, PgPool, query};
 use uuid::Uuid;
 
-use super::enqueue::{fill, fill_with};
+use super::enqueue::fill_with;
 use super::{BenchError, Crew, LANES, Pair, QUEUE, WORKERS, job, per_sec};
+use crate::jobs::queue::NewJob;
 use crate::store::Db;
 
 /// Jobs the reference claims and deletes at once; more does not make it faster.
 const RAW_BATCH: i64 = 500;
 
-/// Plain SQL and the engine. Each starts from an empty table.
+/// Plain SQL and the engine.
 pub(super) async fn pair(db: &Db, jobs: usize) -> Result<Pair, BenchError> {
-    fill(db, jobs).await?;
+    refill(db, jobs, |_| job(None)).await?;
     let reference = per_sec(jobs, drain_by_sql(db)).await?;
     Ok((reference, by_engine(db, jobs).await?))
 }
 
 /// The engine, of a queue first in, first out.
 pub(super) async fn by_engine(db: &Db, jobs: usize) -> Result<f64, BenchError> {
-    fill(db, jobs).await?;
+    refill(db, jobs, |_| job(None)).await?;
     per_sec(jobs, drain_by_engine(db, jobs, false)).await
 }
 
 /// The engine, of a queue whose lanes take turns.
 pub(super) async fn in_turns(db: &Db, jobs: usize) -> Result<f64, BenchError> {
     let lanes: Vec<Uuid> = (0..LANES).map(|_| Uuid::new_v4()).collect();
-    fill_with(db, jobs, |n| job(Some(lanes[n % LANES]))).await?;
+    refill(db, jobs, |n| job(Some(lanes[n % LANES]))).await?;
     per_sec(jobs, drain_by_engine(db, jobs, true)).await
+}
+
+/// So many jobs, in a table that has nothing left of those before: each drain pays for its own rows alone.
+async fn refill(db: &Db, jobs: usize, make: impl Fn(usize) -> NewJob) -> Result<(), BenchError> {
+    let mut superuser = db
+        .direct_options()
+        .disable_statement_logging()
+        .connect()
+        .await?;
+    superuser.execute("SET ROLE NONE").await?;
+    superuser.execute("VACUUM jobs").await?;
+    superuser.close().await?;
+    fill_with(db, jobs, make).await
 }
 
 async fn drain_by_engine(db: &Db, jobs: usize, claims_in_turns: bool) -> Result<(), BenchError> {

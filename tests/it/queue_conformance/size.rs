@@ -15,6 +15,13 @@ const JOBS: i64 = 20_000;
 async fn a_backlog_drains_by_its_index_while_a_reader_holds_a_snapshot() {
     let test = TestDb::new().await;
     let db = test.db();
+    // As an idle installation has it after a while: a tall index, and a table that is long and empty as far as the planner knows.
+    test.execute("ALTER INDEX cell.jobs_ready SET (fillfactor = 10)")
+        .await;
+    put(&db, notes(0..1_000)).await;
+    test.execute("DELETE FROM cell.jobs").await;
+    test.execute("VACUUM (ANALYZE, TRUNCATE off) cell.jobs")
+        .await;
     for chunk in 0..JOBS / 5_000 {
         put(&db, notes(chunk * 5_000..(chunk + 1) * 5_000)).await;
     }
@@ -48,6 +55,9 @@ async fn a_backlog_drains_by_its_index_while_a_reader_holds_a_snapshot() {
     let after = Statistics::read(&db).await;
     let entries = after.ready_entries - before.ready_entries;
     assert!(entries < 3 * JOBS, "{entries} entries of the ready index");
+    // The claim and the completion look each job up, beside what is left of it as it was before.
+    let entries = after.key_entries - before.key_entries;
+    assert!(entries < 5 * JOBS, "{entries} entries of the key");
     let by_scan = after.scanned_rows - before.scanned_rows;
     assert!(by_scan < JOBS / 10, "{by_scan} rows by sequential scans");
     reader.close().await.unwrap();
@@ -55,6 +65,7 @@ async fn a_backlog_drains_by_its_index_while_a_reader_holds_a_snapshot() {
 
 struct Statistics {
     ready_entries: i64,
+    key_entries: i64,
     scanned_rows: i64,
 }
 
@@ -62,9 +73,11 @@ impl Statistics {
     async fn read(db: &engageninja::store::Db) -> Self {
         let ready =
             "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_ready'";
+        let key = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_pkey'";
         let scanned = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs'";
         Self {
             ready_entries: number(db, ready).await,
+            key_entries: number(db, key).await,
             scanned_rows: number(db, scanned).await,
         }
     }
