@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-use super::{Workbench, statements};
+use super::{Workbench, partitioned, statements};
 
 /// Tables of which a tenant may have as many rows as contacts.
 const LONG: [&str; 4] = [
@@ -21,7 +21,7 @@ const ALLOWED: [&str; 2] = [
     "WITH ORDINALITY AS n (name, place)",
 ];
 
-/// Somebody else has many of them, as the planner sees it; gone with the connection.
+/// Somebody else has many of them, as the planner sees it.
 const MANY: &str = "
     BEGIN;
     SET LOCAL search_path = cell, public;
@@ -48,7 +48,9 @@ const LEARN: &str = "
 
 #[tokio::test]
 async fn rows_are_found_by_their_keys_though_the_planner_knows_none_of_the_tenant() {
-    let mut bench = Workbench::start().await;
+    // Its own, see the searches.
+    let db = partitioned().await;
+    let mut bench = Workbench::on(&db).await;
     bench.conn.execute(MANY).await.unwrap();
     let (mut explained, mut bad) = (0, Vec::new());
     for statement in statements() {
