@@ -290,6 +290,8 @@ impl<K: Home> Change<K> {
             .with_retry_after(BUSY_RETRY_SECS)),
             Claim::Kept(kept) => {
                 let place = self.owner.place(&key);
+                // Whoever asks once more is not to find the key taken.
+                self.tx.rollback().await?;
                 repeat(kept, &self.facts.hash, &place, mac_key).map(Turn::Repeat)
             }
         }

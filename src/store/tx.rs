@@ -130,9 +130,7 @@ impl<K> Tx<K> {
         }
         Ok(())
     }
-}
 
-impl Tx<System> {
     /// Gives its locks back before anything else is done. One that is dropped does so a moment later.
     pub async fn rollback(self) -> StoreResult<()> {
         end(self.open, "ROLLBACK").await

@@ -165,7 +165,10 @@ async fn the_bench_says_what_it_measured() {
             "queue",
             "claim, run nothing, complete; 2 workers: beside plain SQL",
         ),
-        ("queue", "the same with 3000 waiting: beside the first"),
+        (
+            "queue",
+            "the same with 3000 waiting: beside 300 right before",
+        ),
         (
             "queue",
             "the same in 1000 lanes, claimed in turns: beside the first",
