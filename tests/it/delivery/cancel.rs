@@ -103,6 +103,7 @@ async fn nothing_begins_after_any_of_twenty_cancellations_under_load_and_nobody_
         worker.drain(DRAIN).await;
     }
     assert!(sent > 0 && dropped > sent, "{sent} sent, {dropped} dropped");
+    assert_eq!(world.number("SELECT count(*) FROM cell.jobs").await, 0);
     assert_eq!(world.doubled().await, 0);
     assert_eq!(world.deadlocks().await, 0);
 }
