@@ -75,6 +75,7 @@ async fn add_people(world: &World, tenant_id: TenantId, id: CampaignId, people: 
 #[tokio::test]
 async fn each_topic_begins_with_what_a_request_answers_now() {
     let app = App::start().await;
+    app.db().step_past_hours_end().await;
     let twin = Twin::make(&app, "dojo").await;
     let key = app.key(&twin.tenant, Role::Viewer).await;
     let mut reading = Reading::begin(&app, &key, &topics_of(&twin)).await;
@@ -226,6 +227,7 @@ async fn what_was_not_there_is_found_once_it_is() {
 #[tokio::test]
 async fn nobody_hears_of_another_tenants_numbers() {
     let world = World::start().await;
+    world.db.step_past_hours_end().await;
     let (app, tenant) = App::beside(&world).await;
     let key = app.key(&tenant, Role::Viewer).await;
     let twin = Twin::make(&app, "twin").await;
@@ -311,6 +313,7 @@ async fn a_process_takes_so_many_watchers_and_says_when_to_come_back() {
 #[tokio::test]
 async fn the_home_page_turns_with_the_hour() {
     let world = World::start().await;
+    world.db.step_past_hours_end().await;
     let (app, tenant) = App::beside(&world).await;
     let key = app.key(&tenant, Role::Viewer).await;
     let mut reading = Reading::begin(&app, &key, "home").await;

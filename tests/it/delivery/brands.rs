@@ -20,6 +20,8 @@ fn long_text() -> String {
 
 /// The world's sender belongs to a brand of which carriers say `columns` and `values`.
 async fn grant(world: &World, columns: &str, values: &str) {
+    // Quotas are of a day.
+    world.db.step_past_hours_end().await;
     for sql in [
         "INSERT INTO cell.tenant_10dlc_brands (id, tenant_id, legal_business_name, country, business_address, business_city,
              business_state, business_zip, owner_name, owner_email, owner_phone)

@@ -241,6 +241,7 @@ async fn a_rate_that_was_exceeded_is_halved_for_a_minute_for_all_of_the_brand() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daily_cap_closes_the_rate_until_midnight_on_the_pacific_coast() {
     let it = TwilioWorld::start().await;
+    it.world.db.step_past_hours_end().await;
     it.world.add_contacts(3).await;
     let worker = it.world.worker().await;
     let first = it.sent("Hello").await;

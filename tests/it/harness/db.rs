@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Timelike as _};
 use engageninja::clock::Clock;
 use engageninja::dev::postgres::{Durability, Launch, Server};
 use engageninja::store::migrate::migrate;
@@ -542,6 +542,13 @@ impl TestDb {
         }
         self.clock.set_offset(offset);
         self.asker.settings_change();
+    }
+
+    /// Moves time past the end of an hour that is near, for a test that must see no hour and no day end under it.
+    pub async fn step_past_hours_end(&self) {
+        if self.clock.now().minute() >= 58 {
+            self.advance(Duration::from_mins(2)).await;
+        }
     }
 
     /// Runs statements as superuser in the cell's database, for what the product has no way to do.
