@@ -124,7 +124,9 @@ pub(super) async fn claim_in_turns(
             (SELECT lane FROM behind WHERE lane IS NOT NULL OFFSET 1)
             UNION ALL
             (SELECT lane FROM ahead WHERE lane IS NOT NULL OFFSET 1)
-            LIMIT $3
+            -- Where lanes are many each comes less often and gets more at a time: to find one costs more than to take
+            -- a job of it.
+            LIMIT least($3::bigint, 64)
         ),
         picked AS MATERIALIZED (
             SELECT ready.id

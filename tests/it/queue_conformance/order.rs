@@ -92,6 +92,35 @@ async fn more_lanes_than_slots_are_served_in_turn() {
     crew.stop().await;
 }
 
+/// A claim looks for so many lanes at most, and the next one goes on with the others.
+#[tokio::test]
+async fn of_very_many_lanes_each_has_its_turn_and_gets_more_at_a_time() {
+    const LANES: i64 = 100;
+    let test = TestDb::new().await;
+    let db = test.db();
+    let lane_of = |n: i64| n % LANES;
+    let jobs = (0..8 * LANES).map(|n| in_lane(n, 1 + lane_of(n) as u128));
+    put(&db, jobs.collect()).await;
+    let setup = Setup {
+        claims_in_turns: true,
+        concurrency: 128,
+        ..Setup::default()
+    };
+    let (open, gate) = watch::channel(false);
+    let crew = Crew::start(&db, &setup, behind(&gate, 0));
+    crew.log.until(128).await;
+    let lanes = |jobs: usize| -> HashSet<_> {
+        let ran = crew.log.numbers();
+        ran[..jobs].iter().map(|n| lane_of(*n)).collect()
+    };
+    assert_eq!(lanes(128).len(), 64, "two of each");
+
+    open.send(true).unwrap();
+    crew.done(8 * LANES as u64).await;
+    assert_eq!(lanes(400).len(), 100, "nobody is left for the end");
+    crew.stop().await;
+}
+
 /// Jobs that count for four each, for crews that have room for two.
 fn heavy() -> Setup {
     Setup {
