@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, query_as};
 use uuid::Uuid;
 
-use super::tuning::PRIORITIES_MAX;
+use super::tuning::{LANES_MAX, PRIORITIES_MAX};
 
 /// A job as the claim returns it.
 #[derive(Debug)]
@@ -85,8 +85,8 @@ pub(super) async fn claim_in_order(
     .map(in_order)
 }
 
-/// The capacity dealt out over the lanes that have something ready, starting behind the lane that was served
-/// last. Jobs without a lane wait for [`claim_in_order`].
+/// The capacity dealt out over lanes that have something ready, [`LANES_MAX`] at most, starting behind the lane that was
+/// served last. Jobs without a lane wait for [`claim_in_order`].
 pub(super) async fn claim_in_turns(
     conn: &mut PgConnection,
     queue: &str,
@@ -124,9 +124,7 @@ pub(super) async fn claim_in_turns(
             (SELECT lane FROM behind WHERE lane IS NOT NULL OFFSET 1)
             UNION ALL
             (SELECT lane FROM ahead WHERE lane IS NOT NULL OFFSET 1)
-            -- Where lanes are many each comes less often and gets more at a time: to find one costs more than to take
-            -- a job of it.
-            LIMIT least($3::bigint, 64)
+            LIMIT least($3::bigint, $6::bigint)
         ),
         picked AS MATERIALIZED (
             SELECT ready.id
@@ -156,6 +154,7 @@ pub(super) async fn claim_in_turns(
         limit as i64,
         lease.number,
         lease.secs,
+        LANES_MAX,
     )
     .fetch_all(conn)
     .await

@@ -106,6 +106,9 @@ impl Default for Tuning {
 
 /// Jobs of one claim.
 pub(super) const CLAIM_MAX: usize = 1_000;
+/// Lanes of one claim. Where more have something, each comes less often and gets more at a time: to find a lane costs twice
+/// what it costs to take a job of it.
+pub(super) const LANES_MAX: i64 = 64;
 /// Looks at everything take one part in so many of the time, at most.
 pub(super) const NET_PART: u32 = 100;
 /// Completions of one statement.
