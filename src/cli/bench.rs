@@ -98,7 +98,7 @@ enum Measure {
     Pacing,
     /// A hundred pauses of a campaign that is going out, some of them while a worker stands still.
     Pause,
-    /// A lane beside a paused campaign of the same tenant.
+    /// A lane beside a paused campaign, and beside messages for the morning, of the same tenant.
     Paused,
     /// The release tick over a long backlog.
     Release,

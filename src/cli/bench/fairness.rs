@@ -4,23 +4,18 @@
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::fill::{SEGMENTS_PER_SEC, backlog, backlog_behind};
+use super::fill::{SEGMENTS_PER_SEC, add_sender, backlog, backlog_behind};
 use super::processes::{start_senders, stop_all};
 use super::stage::Stage;
 use super::{Scale, small};
 use crate::delivery::release::TICK_EVERY;
-use crate::delivery::tenants::demo_account;
 use crate::dev::demo::ensure_demo_tenant;
 use crate::dev::figures::{Bar, Figure};
-use crate::domain::channel::{Channel, Provider};
-use crate::domain::ids::{Incarnation, SenderId, TenantId};
+use crate::domain::ids::{Incarnation, TenantId};
 use crate::domain::orders::SendMessage;
 use crate::jobs::queue::{NewJob, enqueue};
 use crate::store::bench::{count_taken, pick_in_order, seize_term, set_rates};
-use crate::store::senders::Sender;
-use crate::store::senders::changes::{NewSender, insert_sender};
 use crate::store::{Db, StoreError, StoreResult, release};
 
 /// Lanes of one tenant beside the single lane of another.
@@ -70,34 +65,14 @@ async fn one_lane_beside_many(stage: &Stage, scale: &Scale) -> anyhow::Result<Fi
     let many = ensure_demo_tenant(db, "wide", "wide").await?;
     for n in 0..LANES {
         let sender_id = Some(add_sender(db, many, n).await?);
-        backlog_behind(stage, many, sender_id, scale.contacts / LANES, "Wide").await?;
+        let each = scale.contacts / LANES;
+        backlog_behind(stage, many, sender_id, None, each, "Wide").await?;
     }
     Ok(Figure::new(
         format!("1 lane beside {LANES}, messages of one tenant for each of the other"),
         vec![ratio(stage, scale, &[one, many]).await?],
         Some(Bar::Between(0.95, 1.05)),
     ))
-}
-
-/// One more sender of a demo tenant; what waits behind it is a lane.
-async fn add_sender(db: &Db, tenant_id: TenantId, n: u32) -> StoreResult<SenderId> {
-    let id = SenderId(Uuid::now_v7());
-    let new = NewSender {
-        sender: Sender {
-            id,
-            channel: Channel::Sms,
-            provider: Provider::Demo,
-            account_ref: demo_account(tenant_id),
-            address: format!("+1203{:07}", 2_000_000 + n),
-        },
-        messaging_service_sid: None,
-        is_default: false,
-        stated_per_sec: None,
-    };
-    let mut tx = db.cell(tenant_id).begin().await?;
-    insert_sender(&mut tx, tenant_id, &new).await?;
-    tx.commit().await?;
-    Ok(id)
 }
 
 /// Messages of the first tenant for each of the second, in a run.

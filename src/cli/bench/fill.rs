@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::processes::Child;
@@ -10,8 +11,9 @@ use super::stage::Stage;
 use crate::delivery::campaigns::start_campaign;
 use crate::delivery::imports::{Upload, start_import};
 use crate::delivery::intake::{Commands, accept_messages};
+use crate::delivery::tenants::demo_account;
 use crate::domain::campaign::{Audience, Campaign};
-use crate::domain::channel::{Channel, Class};
+use crate::domain::channel::{Channel, Class, Provider};
 use crate::domain::counts::{CountWord, Counts};
 use crate::domain::ids::{
     CampaignId, ImportId, LaneId, MessageId, MessageKey, SenderId, TemplateId, TemplateVersionId,
@@ -20,8 +22,10 @@ use crate::domain::ids::{
 use crate::domain::import::{Attestation, Choices, ImportStatus, OnMatch};
 use crate::store::campaign_counts::list_snapshots;
 use crate::store::messages::{BatchHead, NewMessage};
+use crate::store::senders::Sender;
+use crate::store::senders::changes::{NewSender, insert_sender};
 use crate::store::templates::{NewVersion, insert_template, insert_version};
-use crate::store::{campaigns, imports, senders};
+use crate::store::{Db, StoreResult, campaigns, imports, senders};
 
 /// A rate that is kept to and limits nothing.
 pub(super) const SEGMENTS_PER_SEC: f64 = 100_000.0;
@@ -186,6 +190,27 @@ pub(super) async fn counted(
     }
 }
 
+/// One more sender of a demo tenant; what waits behind it is a lane.
+pub(super) async fn add_sender(db: &Db, tenant_id: TenantId, n: u32) -> StoreResult<SenderId> {
+    let id = SenderId(Uuid::now_v7());
+    let new = NewSender {
+        sender: Sender {
+            id,
+            channel: Channel::Sms,
+            provider: Provider::Demo,
+            account_ref: demo_account(tenant_id),
+            address: format!("+1203{:07}", 2_000_000 + n),
+        },
+        messaging_service_sid: None,
+        is_default: false,
+        stated_per_sec: None,
+    };
+    let mut tx = db.cell(tenant_id).begin().await?;
+    insert_sender(&mut tx, tenant_id, &new).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
 /// Messages of a tenant that wait, without people behind them; says their keys. `words` make them unlike others.
 pub(super) async fn backlog(
     stage: &Stage,
@@ -193,21 +218,23 @@ pub(super) async fn backlog(
     count: u32,
     words: &str,
 ) -> anyhow::Result<Vec<MessageKey>> {
-    backlog_behind(stage, tenant_id, None, count, words).await
+    backlog_behind(stage, tenant_id, None, None, count, words).await
 }
 
-/// The same behind one of the tenant's senders, which has a lane of its own; behind its default one when none is said.
+/// The same behind one of the tenant's senders, which has a lane of its own (behind its default one when none is said), and
+/// from an instant on, when one is said.
 pub(super) async fn backlog_behind(
     stage: &Stage,
     tenant_id: TenantId,
     sender_id: Option<SenderId>,
+    ready_at: Option<DateTime<Utc>>,
     count: u32,
     words: &str,
 ) -> anyhow::Result<Vec<MessageKey>> {
     let mut keys = Vec::with_capacity(count as usize);
     let mut left = count;
     while left > 0 {
-        let messages = texts(stage, left.min(CHUNK), words);
+        let messages = texts(stage, left.min(CHUNK), words, ready_at);
         left -= messages.len() as u32;
         keys.extend(messages.iter().map(|message| MessageKey {
             tenant_id,
@@ -242,7 +269,12 @@ pub(super) async fn backlog_behind(
 }
 
 /// Texts to made-up numbers, all different.
-fn texts(stage: &Stage, count: u32, words: &str) -> Vec<NewMessage> {
+fn texts(
+    stage: &Stage,
+    count: u32,
+    words: &str,
+    ready_at: Option<DateTime<Utc>>,
+) -> Vec<NewMessage> {
     let mac_key = &stage.installation.mac_key;
     let body = format!("{words}: you have 42 points. Reply STOP to opt out.");
     let content_mac = mac_key.content(&["", &body, ""]);
@@ -257,7 +289,7 @@ fn texts(stage: &Stage, count: u32, words: &str) -> Vec<NewMessage> {
                 address,
                 content_mac: content_mac.clone(),
                 cost: 1,
-                ready_at: None,
+                ready_at,
                 subject: None,
                 body: body.clone(),
                 html: None,
