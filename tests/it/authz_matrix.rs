@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use chrono::TimeDelta;
+use engageninja::clock::Clock;
 use engageninja::domain::actor::{Permission, Role};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -237,7 +239,7 @@ fn matrix() -> Vec<Row> {
         (
             "schedule_campaign",
             Needs(SendCampaigns),
-            Json(json!({"send_at": "2026-12-01T09:00:00Z"})),
+            Json(json!({"send_at": Clock::default().now() + TimeDelta::days(1)})),
         ),
         ("unschedule_campaign", Needs(SendCampaigns), Nothing),
         ("pause_campaign", Needs(SendCampaigns), Nothing),
