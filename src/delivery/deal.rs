@@ -10,6 +10,7 @@ use self::round::Round;
 use super::moves::Moves;
 use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::message::{DropReason, Phase};
+use crate::domain::release::Rounds;
 use crate::store::messages::locked::{Locked, Step, lock_queued, save_steps};
 use crate::store::release::dealt::Draw;
 use crate::store::release::due::{DueLane, LAST_RING, LaneRow, list_due_lanes};
@@ -82,6 +83,7 @@ impl Dealer {
             return Ok(Done::default());
         }
         let mut due = list_due_lanes(tx, now, (TURNS_MAX, BULK_TURNS_MAX), LANES_MAX).await?;
+        let has_others = count_turns(&due) >= TURNS_MAX;
         let most = self.split_off(&mut due);
         let mut off: Vec<(TenantId, LaneId)> = lanes(&due)
             .filter(|(_, lane)| !lane.may_go)
@@ -100,16 +102,21 @@ impl Dealer {
         }
         let mut round = Round::gather(tx, now, &due, room.slots, under_way).await?;
         let draws = self.note_draws(&round);
-        let most = match most {
-            Most::OneVisit => round.visits(),
-            Most::Portion => PORTION_MAX,
-            Most::Room => room.budget,
+        let rounds = Rounds::of(has_others || most == Most::OneVisit);
+        let budget = match most {
+            Most::Portion => room.budget.min(PORTION_MAX),
+            Most::OneVisit | Most::Room => room.budget,
         };
-        let messages = round.deal(tx, room.budget.min(most)).await?;
+        let messages = round.deal(tx, budget, rounds).await?;
         self.let_out.extend(round.let_out());
         let stale = round.save(tx, draws).await?;
         let has_dropped = drop_expired(tx, now, &stale).await? > 0;
-        let has_more = self.went_ahead || has_dropped || (messages > 0 && room.budget > most);
+        let has_room = match most {
+            Most::Portion => room.budget > PORTION_MAX,
+            // For as much again.
+            Most::OneVisit | Most::Room => has_others && room.budget >= 2 * messages,
+        };
+        let has_more = self.went_ahead || has_dropped || (messages > 0 && has_room);
         Ok(Done { messages, has_more })
     }
 
@@ -153,6 +160,12 @@ impl Dealer {
         draws.retain(|(_, lane_id, name)| self.noted.insert((*lane_id, name.clone())));
         draws
     }
+}
+
+fn count_turns(due: &[DueLane]) -> i64 {
+    let turns =
+        due.chunk_by(|one, next| (one.tenant_id, one.class) == (next.tenant_id, next.class));
+    turns.count() as i64
 }
 
 fn lanes(due: &[DueLane]) -> impl Iterator<Item = (TenantId, &LaneRow)> {

@@ -3,7 +3,7 @@
 //! Pure: the leader reads the facts, this plans, the leader writes what was granted. It is deficit round robin between
 //! tenants: each visit gives a tenant its weight times a quantum of cost, dealt out over its lanes; a message may overdraw
 //! that, and the debt shortens the tenant's next visit. Whom the end of a budget cuts short gets the rest of that visit with
-//! the next budget.
+//! the next budget, before anybody is visited again.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -32,7 +32,7 @@ pub struct Turn {
     pub quantum: i64,
     /// Cost overdrawn in earlier visits; below 0 what is left of one that a budget cut short.
     pub debt: i64,
-    /// The lanes that may go, those served longest ago first.
+    /// The lanes that may go, in their order: those served longest ago first.
     pub lanes: Vec<Lane>,
 }
 
@@ -40,6 +40,18 @@ impl Turn {
     /// Cost that one visit grants it.
     pub fn visit(&self) -> i64 {
         self.weight.max(1) * self.quantum.max(1)
+    }
+
+    /// What became of a grant: the cost that its lane let out. Who let out less has nothing left.
+    pub fn settle(&mut self, grant: Grant, cost: i64) {
+        // What one lane has no use for is for the tenant's others, and what it overdrew for all of them to pay.
+        self.debt += cost - grant.cost;
+        if cost < grant.cost {
+            self.lanes.retain(|lane| lane.id != grant.lane_id);
+        }
+        if self.lanes.is_empty() {
+            self.debt = self.debt.max(0);
+        }
     }
 }
 
@@ -52,15 +64,6 @@ pub struct Grant {
     pub lane_id: LaneId,
     /// Cost at most, but for what the last message overdraws; 1 or more.
     pub cost: i64,
-}
-
-/// What a tick lets out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// By lane.
-    pub grants: Vec<Grant>,
-    /// What each turn still owes, in the order of the turns.
-    pub debts: Vec<i64>,
 }
 
 /// How many of the workers' `slots` one account may hold while `accounts` have something under way or waiting, 1 or more.
@@ -171,26 +174,68 @@ impl Standing {
     }
 }
 
-/// Deals `budget` of cost out over the turns, in their order.
+/// How far one plan goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounds {
+    /// What is left of visits that a budget cut short.
+    Rest,
+    /// That, and one visit to everybody else: while others wait that were not read, nobody has two.
+    One,
+    /// As many as the budget is good for.
+    All,
+}
+
+impl Rounds {
+    /// How far the first plan of a tick goes.
+    pub fn of(has_others: bool) -> Self {
+        if has_others { Self::One } else { Self::All }
+    }
+
+    /// How far the next plan goes when lanes did not have what this one granted.
+    #[must_use]
+    pub fn again(self) -> Self {
+        match self {
+            Self::Rest | Self::One => Self::Rest,
+            Self::All => Self::All,
+        }
+    }
+}
+
+/// Deals `budget` of cost out over the turns, in their order; says what their lanes may let out, and leaves with each turn what
+/// it owes and the order its lanes have next.
 ///
-/// Each round visits every tenant that still has a lane with something left; rounds go on until the budget is spent or
-/// nothing may go. So tenants of equal weight never differ by more than one visit, whether one has one lane or fifty.
-pub fn plan(now: DateTime<Utc>, turns: &[Turn], buckets: &[Bucket], budget: i64) -> Plan {
+/// Each round visits every tenant that still has a lane with something left. So tenants of equal weight never differ by more
+/// than one visit, whether one has one lane or fifty.
+pub fn plan(
+    now: DateTime<Utc>,
+    turns: &mut [Turn],
+    buckets: &[Bucket],
+    budget: i64,
+    rounds: Rounds,
+) -> Vec<Grant> {
     let mut table = Table {
         left: buckets.iter().map(|bucket| bucket.left(now)).collect(),
         budget,
     };
-    let mut seats: Vec<Seat> = turns.iter().map(Seat::new).collect();
+    let mut seats: Vec<Seat> = turns.iter_mut().map(Seat::new).collect();
+    let (owed, others): (Vec<&mut Seat>, Vec<&mut Seat>) =
+        seats.iter_mut().partition(|seat| seat.credit() > 0);
+    // The last round is not over before everybody has had all of it, in whatever order they come now.
+    for seat in owed {
+        seat.visit(&mut table);
+    }
+    if rounds == Rounds::One {
+        for seat in others {
+            seat.visit(&mut table);
+        }
+    }
     // A round may only pay debts off; the next ones let something out.
-    while seats.iter().any(|seat| seat.may_go(&table)) {
+    while rounds == Rounds::All && seats.iter().any(|seat| seat.may_go(&table)) {
         for seat in &mut seats {
             seat.visit(&mut table);
         }
     }
-    Plan {
-        debts: seats.iter().map(|seat| -seat.credit).collect(),
-        grants: seats.into_iter().flat_map(Seat::into_grants).collect(),
-    }
+    seats.into_iter().flat_map(Seat::leave).collect()
 }
 
 /// What all draw on.
@@ -222,20 +267,22 @@ impl Table {
 
 /// A turn while it is being dealt to.
 struct Seat<'a> {
-    turn: &'a Turn,
-    credit: i64,
+    turn: &'a mut Turn,
     next: usize,
     granted: Vec<i64>,
 }
 
 impl<'a> Seat<'a> {
-    fn new(turn: &'a Turn) -> Self {
+    fn new(turn: &'a mut Turn) -> Self {
         Self {
-            turn,
-            credit: (-turn.debt).min(turn.visit()),
             next: 0,
             granted: vec![0; turn.lanes.len()],
+            turn,
         }
+    }
+
+    fn credit(&self) -> i64 {
+        -self.turn.debt
     }
 
     /// One visit: the quantum, dealt out over the lanes that may go.
@@ -243,14 +290,14 @@ impl<'a> Seat<'a> {
         if !self.has_room(table) {
             return;
         }
-        let lanes = &self.turn.lanes;
         let quantum = self.turn.quantum.max(1);
         // The rest of a visit comes first.
-        if self.credit <= 0 {
-            self.credit += self.turn.visit();
+        if self.credit() <= 0 {
+            self.turn.debt -= self.turn.visit();
         }
+        let lanes = &self.turn.lanes;
         let mut passed_over = 0;
-        while self.credit > 0 && passed_over < lanes.len() {
+        while self.turn.debt < 0 && passed_over < lanes.len() {
             let at = self.next;
             self.next = (at + 1) % lanes.len();
             if !table.may_go(&lanes[at]) {
@@ -258,15 +305,15 @@ impl<'a> Seat<'a> {
                 continue;
             }
             passed_over = 0;
-            let cost = table.take(&lanes[at], quantum.min(self.credit));
+            let cost = table.take(&lanes[at], quantum.min(-self.turn.debt));
             self.granted[at] += cost;
-            self.credit -= cost;
+            self.turn.debt += cost;
         }
         // What a lane could not use is not saved up, what the budget did not reach is: those who come first would gain by
         // each tick.
         let is_cut_short = table.budget == 0 && self.has_room(table);
         if !is_cut_short {
-            self.credit = self.credit.min(0);
+            self.turn.debt = self.turn.debt.max(0);
         }
     }
 
@@ -280,21 +327,26 @@ impl<'a> Seat<'a> {
         self.turn.lanes.iter().any(|lane| table.has_room(lane))
     }
 
-    fn into_grants(self) -> impl Iterator<Item = Grant> {
-        let tenant_id = self.turn.tenant_id;
+    /// What its lanes were granted. The lane behind the last of them is the next.
+    fn leave(self) -> Vec<Grant> {
         let lanes = self.turn.lanes.iter().zip(self.granted);
-        lanes
+        let grants = lanes
             .filter(|(_, cost)| *cost > 0)
-            .map(move |(lane, cost)| Grant {
-                tenant_id,
+            .map(|(lane, cost)| Grant {
+                tenant_id: self.turn.tenant_id,
                 lane_id: lane.id,
                 cost,
             })
+            .collect();
+        self.turn.lanes.rotate_left(self.next);
+        grants
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -325,7 +377,7 @@ mod tests {
     }
 
     fn free(turns: &[Turn], budget: i64) -> Vec<Grant> {
-        plan(now(), turns, &[], budget).grants
+        plan(now(), &mut turns.to_vec(), &[], budget, Rounds::All)
     }
 
     fn total(grants: &[Grant], tenant: u128) -> i64 {
@@ -366,7 +418,13 @@ mod tests {
         paced.lanes[0].buckets = vec![0, 1];
         // 1 + 0.1 s at 50/s, and 1 + 0.1 s at 1,000/s.
         let buckets = [bucket(50.0), bucket(1000.0)];
-        let grants = plan(now(), &[paced, turn(2, 1, 1)], &buckets, 500).grants;
+        let grants = plan(
+            now(),
+            &mut [paced, turn(2, 1, 1)],
+            &buckets,
+            500,
+            Rounds::All,
+        );
         assert_eq!(grants[0].cost, 6);
         assert_eq!(grants.iter().map(|g| g.cost).sum::<i64>(), 500);
     }
@@ -377,7 +435,7 @@ mod tests {
         for turn in &mut turns {
             turn.lanes[0].buckets = vec![0];
         }
-        let grants = plan(now(), &turns, &[bucket(390.0)], 500).grants;
+        let grants = plan(now(), &mut turns, &[bucket(390.0)], 500, Rounds::All);
         assert_eq!((total(&grants, 1), total(&grants, 2)), (20, 20));
     }
 
@@ -390,11 +448,13 @@ mod tests {
         let grants = free(&[debtor.clone(), turn(2, 1, 1)], 100);
         assert!(total(&grants, 2) - total(&grants, 1) >= 20, "{grants:?}");
         // Too little for it to be paid off: the rest is owed still.
-        let plan = plan(now(), &[debtor, turn(2, 1, 1)], &[], 10);
-        assert_eq!((total(&plan.grants, 1), total(&plan.grants, 2)), (0, 10));
-        assert_eq!(plan.debts, [15, 0]);
-        let plan = super::plan(now(), &[turn(1, 1, 1), turn(2, 3, 1)], &[], 5);
-        assert_eq!(plan.debts, [-5, -30]);
+        let mut turns = [debtor, turn(2, 1, 1)];
+        let grants = plan(now(), &mut turns, &[], 10, Rounds::All);
+        assert_eq!((total(&grants, 1), total(&grants, 2)), (0, 10));
+        assert_eq!(turns.map(|turn| turn.debt), [15, 0]);
+        let mut turns = [turn(1, 1, 1), turn(2, 3, 1)];
+        plan(now(), &mut turns, &[], 5, Rounds::All);
+        assert_eq!(turns.map(|turn| turn.debt), [-5, -30]);
     }
 
     #[test]
@@ -463,35 +523,132 @@ mod tests {
         assert_eq!(share_of_slots(0, 1), 1);
     }
 
+    /// Turns over many ticks, as the leader keeps them. Each of them was woken in the first one.
+    struct Ring {
+        /// With the place of each: since when it is its turn, and when it let something out last.
+        turns: Vec<((usize, usize), Turn)>,
+        /// What lanes have left, as far as that has an end.
+        backlogs: BTreeMap<LaneId, i64>,
+        /// Cost, by tenant.
+        let_out: Vec<i64>,
+        tick: usize,
+        /// Turns that one tick reads.
+        turns_max: usize,
+    }
+
+    impl Ring {
+        fn of(turns: Vec<Turn>, turns_max: usize) -> Self {
+            Self {
+                let_out: vec![0; turns.len()],
+                turns: turns.into_iter().map(|turn| ((1, 0), turn)).collect(),
+                backlogs: BTreeMap::new(),
+                tick: 0,
+                turns_max,
+            }
+        }
+
+        fn tick(&mut self, mut budget: i64) {
+            self.tick += 1;
+            self.turns
+                .sort_by_key(|(place, turn)| (*place, turn.tenant_id.0));
+            let due = self.turns.iter().take(self.turns_max);
+            let mut turns: Vec<Turn> = due.map(|(_, turn)| turn.clone()).collect();
+            let mut rounds = Rounds::of(turns.len() == self.turns_max);
+            let mut is_served = vec![false; turns.len()];
+            loop {
+                let grants = plan(now(), &mut turns, &[], budget, rounds);
+                if grants.is_empty() {
+                    break;
+                }
+                rounds = rounds.again();
+                for grant in grants {
+                    let cost = self.take(grant);
+                    budget -= cost;
+                    let of = turns.iter_mut().zip(&mut is_served);
+                    let (turn, is_served) = of
+                        .into_iter()
+                        .find(|(turn, _)| turn.tenant_id == grant.tenant_id)
+                        .unwrap();
+                    turn.settle(grant, cost);
+                    *is_served = true;
+                }
+            }
+            let left = self.turns.iter_mut().zip(turns.into_iter().zip(is_served));
+            for (at, ((place, turn), (after, is_served))) in left.enumerate() {
+                if is_served && after.debt >= 0 {
+                    *place = (self.tick, at);
+                }
+                *turn = after;
+            }
+        }
+
+        fn take(&mut self, grant: Grant) -> i64 {
+            let left = self.backlogs.get_mut(&grant.lane_id);
+            let cost = left
+                .as_deref()
+                .map_or(grant.cost, |left| grant.cost.min(*left));
+            if let Some(left) = left {
+                *left -= cost;
+            }
+            self.let_out[grant.tenant_id.0.as_u128() as usize - 1] += cost;
+            cost
+        }
+
+        /// Visits that somebody had more than another.
+        fn spread(&self) -> f64 {
+            let visits = self.turns.iter().map(|(_, turn)| {
+                let let_out = self.let_out[turn.tenant_id.0.as_u128() as usize - 1];
+                let_out as f64 / turn.visit() as f64
+            });
+            let (least, most) = visits.fold((f64::MAX, f64::MIN), |(least, most), one| {
+                (least.min(one), most.max(one))
+            });
+            most - least
+        }
+    }
+
     proptest! {
         #[test]
         fn over_many_ticks_shares_follow_the_weights_wherever_budgets_end(
             weights in prop::collection::vec(1i64..5, 2..8),
             budgets in prop::collection::vec(1i64..500, 1..60),
         ) {
-            let mut turns: Vec<Turn> =
-                weights.iter().enumerate().map(|(at, weight)| turn(at as u128 + 1, *weight, 2)).collect();
-            let mut sums = vec![0; weights.len()];
+            let turns = weights.iter().enumerate().map(|(at, weight)| turn(at as u128 + 1, *weight, 2));
+            let mut ring = Ring::of(turns.collect(), 48);
             for budget in budgets {
-                let planned = plan(now(), &turns, &[], budget);
-                for (turn, debt) in turns.iter_mut().zip(planned.debts) {
-                    // Nobody writes down what becomes of those whose turn did not come; they go first the next time.
-                    if total(&planned.grants, turn.tenant_id.0.as_u128()) > 0 {
-                        turn.debt = debt;
-                    }
+                ring.tick(budget);
+                prop_assert!(ring.spread() <= 1.0 + 1e-9, "{:?}", ring.let_out);
+            }
+        }
+
+        #[test]
+        fn more_tenants_than_one_tick_reads_get_their_shares_too(
+            weights in prop::collection::vec(1i64..5, 4..40),
+            turns_max in 2usize..20,
+            budgets in prop::collection::vec(1i64..500, 1..100),
+        ) {
+            let turns = weights.iter().enumerate().map(|(at, weight)| turn(at as u128 + 1, *weight, 2));
+            let mut ring = Ring::of(turns.collect(), turns_max);
+            for budget in budgets {
+                ring.tick(budget);
+                prop_assert!(ring.spread() <= 2.0, "{:?}", ring.let_out);
+            }
+        }
+
+        #[test]
+        fn a_tenant_whose_lanes_come_to_their_end_loses_nothing_by_it(
+            backlogs in prop::collection::vec(1i64..40, 2..60),
+            budgets in prop::collection::vec(1i64..300, 1..60),
+        ) {
+            let turns = vec![turn(1, 1, 1), turn(2, 1, backlogs.len() as i64)];
+            let mut ring = Ring::of(turns, 48);
+            ring.backlogs = (2000..).map(LaneId).zip(backlogs).collect();
+            for budget in budgets {
+                ring.tick(budget);
+                if ring.backlogs.values().all(|left| *left == 0) {
+                    break;
                 }
-                // Who is owed something keeps its place as well.
-                turns.sort_by_key(|turn| {
-                    turn.debt >= 0 && total(&planned.grants, turn.tenant_id.0.as_u128()) > 0
-                });
-                for (at, sum) in sums.iter_mut().enumerate() {
-                    *sum += total(&planned.grants, at as u128 + 1);
-                }
-                let visits: Vec<f64> =
-                    sums.iter().zip(&weights).map(|(sum, weight)| *sum as f64 / (10 * weight) as f64).collect();
-                let most = visits.iter().copied().fold(f64::MIN, f64::max);
-                let least = visits.iter().copied().fold(f64::MAX, f64::min);
-                prop_assert!(most - least <= 1.0 + 1e-9, "visits {visits:?}");
+                prop_assert!(ring.spread() <= 2.0, "{:?}", ring.let_out);
             }
         }
 
@@ -517,12 +674,12 @@ mod tests {
             budget in 1i64..3000,
         ) {
             let buckets: Vec<Bucket> = rates.iter().map(|rate| bucket(*rate)).collect();
-            let turns: Vec<Turn> = lanes.iter().enumerate().map(|(at, bucket)| {
+            let mut turns: Vec<Turn> = lanes.iter().enumerate().map(|(at, bucket)| {
                 let mut turn = turn(at as u128 + 1, 1, 1);
                 turn.lanes[0].buckets = vec![*bucket];
                 turn
             }).collect();
-            let grants = plan(now(), &turns, &buckets, budget).grants;
+            let grants = plan(now(), &mut turns, &buckets, budget, Rounds::All);
             for (at, bucket) in buckets.iter().enumerate() {
                 let drawn: i64 = turns.iter()
                     .filter(|turn| turn.lanes[0].buckets == [at])

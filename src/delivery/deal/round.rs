@@ -9,7 +9,9 @@ use crate::domain::ids::{LaneId, TenantId};
 use crate::domain::orders::SendMessage;
 use crate::domain::rate::Rule;
 use crate::domain::rate::bucket::Bucket;
-use crate::domain::release::{HoldReason, Lane, Standing, Turn, plan, share_of_slots};
+use crate::domain::release::{
+    Grant, HoldReason, Lane, Rounds, Standing, Turn, plan, share_of_slots,
+};
 use crate::jobs::queue::Payload;
 use crate::store::release::UnderWay;
 use crate::store::release::dealt::{Dealt, Draw, LookedAt, Turned, save_dealt};
@@ -54,10 +56,29 @@ pub(super) struct Round {
 #[derive(Debug)]
 struct Part {
     class: Class,
+    /// What the turn owed before it.
+    debt: i64,
     /// Whether a lane of it had its turn.
     is_served: bool,
     /// Whether one let something out.
     has_let_out: bool,
+}
+
+impl Part {
+    /// What became of the turn, if that has to be written down.
+    fn end(self, turn: &Turn) -> Option<Turned> {
+        // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of them. Whom
+        // the budget did not reach keeps its place and is owed its visit.
+        let is_served = self.is_served || turn.lanes.is_empty();
+        let turned = Turned {
+            tenant_id: turn.tenant_id,
+            class: self.class,
+            debt: turn.debt,
+            is_served,
+            has_let_out: self.has_let_out,
+        };
+        (is_served || turn.debt != self.debt).then_some(turned)
+    }
 }
 
 impl Round {
@@ -123,18 +144,22 @@ impl Round {
             .is_some_and(|turn| turn.tenant_id == row.tenant_id)
             && self.parts.last().map(|part| part.class) == Some(row.class);
         if !is_same {
-            self.turns.push(Turn {
+            let mut turn = Turn {
                 tenant_id: row.tenant_id,
                 weight: row.weight.into(),
                 quantum: row.lane.as_ref().map_or(1, |lane| lane.quantum.into()),
                 debt: row.debt.into(),
                 lanes: Vec::new(),
-            });
+            };
+            // Its weight may have been more when it was owed that.
+            turn.debt = turn.debt.max(-turn.visit());
             self.parts.push(Part {
                 class: row.class,
+                debt: turn.debt,
                 is_served: false,
                 has_let_out: false,
             });
+            self.turns.push(turn);
         }
         let at = self.turns.len() - 1;
         let Some(lane) = row.lane.as_ref().filter(|lane| lane.may_go) else {
@@ -193,11 +218,6 @@ impl Round {
         accounts.filter(|(_, calls)| *calls > 0).collect()
     }
 
-    /// What one visit to each turn grants.
-    pub(super) fn visits(&self) -> i64 {
-        self.turns.iter().map(Turn::visit).sum()
-    }
-
     pub(super) fn draws(&self) -> Vec<Draw> {
         let lanes = self
             .turns
@@ -211,24 +231,27 @@ impl Round {
             .collect()
     }
 
-    /// Plans and picks until the budget is spent or nothing is left.
-    pub(super) async fn deal(&mut self, tx: &mut SystemTx, mut budget: i64) -> StoreResult<i64> {
+    /// Plans and picks until the budget is spent, or the rounds are over, or nothing is left.
+    pub(super) async fn deal(
+        &mut self,
+        tx: &mut SystemTx,
+        mut budget: i64,
+        mut rounds: Rounds,
+    ) -> StoreResult<i64> {
         let mut let_out = 0;
         for _ in 0..PASSES_MAX {
-            let planned = plan(self.now, &self.turns, &self.buckets, budget);
-            if planned.grants.is_empty() {
+            let grants = plan(self.now, &mut self.turns, &self.buckets, budget, rounds);
+            if grants.is_empty() {
                 break;
             }
-            let picked = pick(tx, self.now, &planned.grants, HINT).await?;
-            for (turn, debt) in self.turns.iter_mut().zip(planned.debts) {
-                turn.debt = debt;
-            }
+            rounds = rounds.again();
+            let picked = pick(tx, self.now, &grants, HINT).await?;
             let by_lane: BTreeMap<LaneId, LetOut> =
                 picked.into_iter().map(|one| (one.lane_id, one)).collect();
-            for grant in &planned.grants {
+            for grant in grants {
                 let picked = by_lane.get(&grant.lane_id);
                 let spent = picked.map_or((0, 0), |one| (one.cost, one.messages));
-                self.settle((grant.tenant_id, grant.lane_id), grant.cost, spent);
+                self.settle(grant, spent);
             }
             let messages: i64 = by_lane.values().map(|one| one.messages).sum();
             let_out += messages;
@@ -240,35 +263,28 @@ impl Round {
         Ok(let_out)
     }
 
-    /// Charges what a lane let out, and takes it out of the round when it has nothing left.
-    fn settle(&mut self, key: (TenantId, LaneId), granted: i64, (cost, messages): (i64, i64)) {
+    /// Charges what a lane let out.
+    fn settle(&mut self, grant: Grant, (cost, messages): (i64, i64)) {
         let found = self.turns.iter().enumerate().find_map(|(at, turn)| {
-            let lane = turn.lanes.iter().position(|lane| lane.id == key.1);
-            lane.filter(|_| turn.tenant_id == key.0)
-                .map(|lane| (at, lane))
+            let lane = turn.lanes.iter().find(|lane| lane.id == grant.lane_id);
+            lane.filter(|_| turn.tenant_id == grant.tenant_id)
+                .map(|lane| (at, lane.buckets.clone()))
         });
-        let Some((at, lane)) = found else { return };
-        let own = self.turns[at].lanes[lane].buckets.clone();
+        let Some((at, own)) = found else { return };
         if cost > 0 {
-            self.note_wait(key.1);
-            self.has_let_out.insert(key.1);
+            self.note_wait(grant.lane_id);
+            self.has_let_out.insert(grant.lane_id);
             self.parts[at].has_let_out = true;
             for bucket in &own {
                 self.buckets[*bucket].charge(cost, messages, self.now);
                 self.has_changed[*bucket] = true;
             }
         }
-        let turn = &mut self.turns[at];
-        turn.debt += (cost - granted).max(0);
-        if cost < granted {
-            turn.lanes.remove(lane);
-        }
-        if turn.lanes.is_empty() {
-            turn.debt = turn.debt.max(0);
-        }
+        self.turns[at].settle(grant, cost);
         self.parts[at].is_served = true;
         let next_at = self.ready_at(&own).unwrap_or(self.now);
-        self.served.insert(key, next_at);
+        self.served
+            .insert((grant.tenant_id, grant.lane_id), next_at);
     }
 
     /// Notes how long a lane waited for its turn, once a tick.
@@ -301,10 +317,10 @@ impl Round {
         draws: Vec<Draw>,
     ) -> StoreResult<Vec<LaneId>> {
         self.note_fill();
-        let lanes = self.served.into_iter();
         let turns = self.turns.iter().zip(self.parts);
         let dealt = Dealt {
-            lanes: lanes
+            lanes: in_order(&self.turns, self.served)
+                .into_iter()
                 .map(|((tenant_id, lane_id), next_at)| LookedAt {
                     tenant_id,
                     lane_id,
@@ -312,17 +328,7 @@ impl Round {
                     has_let_out: self.has_let_out.contains(&lane_id),
                 })
                 .collect(),
-            turns: turns
-                // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of
-                // them. Whom the budget did not reach keeps its place.
-                .filter(|(turn, part)| part.is_served || turn.lanes.is_empty())
-                .map(|(turn, part)| Turned {
-                    tenant_id: turn.tenant_id,
-                    class: part.class,
-                    debt: turn.debt,
-                    has_let_out: part.has_let_out,
-                })
-                .collect(),
+            turns: turns.filter_map(|(turn, part)| part.end(turn)).collect(),
             buckets: self
                 .buckets
                 .into_iter()
@@ -333,4 +339,16 @@ impl Round {
         };
         save_dealt(tx, self.now, &dealt).await
     }
+}
+
+/// Lanes in the order that their turns leave them in.
+fn in_order<T>(
+    turns: &[Turn],
+    lanes: BTreeMap<(TenantId, LaneId), T>,
+) -> Vec<((TenantId, LaneId), T)> {
+    let all = turns.iter().flat_map(|turn| &turn.lanes);
+    let places: BTreeMap<LaneId, usize> = all.map(|lane| lane.id).zip(0..).collect();
+    let mut lanes: Vec<_> = lanes.into_iter().collect();
+    lanes.sort_by_key(|((_, id), _)| places.get(id));
+    lanes
 }

@@ -27,7 +27,7 @@ pub struct LookedAt {
     pub has_let_out: bool,
 }
 
-/// A tenant that had its turn.
+/// A tenant that had its turn, or is owed one since the budget ended before it.
 #[derive(Debug, Clone, Copy)]
 pub struct Turned {
     /// Which one.
@@ -36,16 +36,18 @@ pub struct Turned {
     pub class: Class,
     /// What it owes, below 0 what is owed to it.
     pub debt: i64,
+    /// Whether it had its turn.
+    pub is_served: bool,
     /// Whether one of its lanes let something out.
     pub has_let_out: bool,
 }
 
-/// What became of lanes, turns and buckets.
+/// What became of lanes, turns and buckets; lanes and turns in the order in which they come again.
 #[derive(Debug, Default)]
 pub struct Dealt {
     /// Lanes that were looked at.
     pub lanes: Vec<LookedAt>,
-    /// Tenants that had their turn.
+    /// Tenants that had their turn or are owed one.
     pub turns: Vec<Turned>,
     /// Buckets that were drawn on, or whose rate is another one now.
     pub buckets: Vec<Bucket>,
@@ -103,9 +105,10 @@ pub async fn save_dealt(
         ), served AS (
             UPDATE lanes l
             SET active = n.id IS NOT NULL, head = COALESCE(n.id, l.head), next_at = u.next_at, last_served_at = $2,
-                let_out_at = CASE WHEN u.has_let_out THEN $2 ELSE l.let_out_at END
-            FROM unnest($3::uuid[], $4::bigint[], $5::timestamptz[], $19::boolean[])
-                 AS u (tenant_id, lane_id, next_at, has_let_out)
+                -- They are all due again at this instant: a little apart, this keeps their order.
+                let_out_at = CASE WHEN u.has_let_out THEN $2 + u.place * INTERVAL '1 microsecond' ELSE l.let_out_at END
+            FROM unnest($3::uuid[], $4::bigint[], $5::timestamptz[], $19::boolean[]) WITH ORDINALITY
+                 AS u (tenant_id, lane_id, next_at, has_let_out, place)
             JOIN lanes o ON o.tenant_id = u.tenant_id AND o.id = u.lane_id
             LEFT JOIN LATERAL (
                 SELECT m.id, m.expires_at
@@ -118,12 +121,14 @@ pub async fn save_dealt(
             RETURNING l.tenant_id, l.id, l.class, l.active, l.next_at, n.expires_at <= $2 AS is_stale
         ), turned AS (
             UPDATE tenant_turns t
-            -- Who is owed the rest of a visit keeps its place before those who had theirs.
-            SET next_at = CASE WHEN u.deficit > 0 AND n.next_at <= $2 THEN t.next_at ELSE GREATEST($2, n.next_at) END,
-                last_served_at = $2, active = n.next_at IS NOT NULL, deficit = u.deficit,
-                ring = CASE t.class WHEN 'txn' THEN 0 ELSE 2 END,
-                let_out_at = CASE WHEN u.has_let_out THEN $2 ELSE t.let_out_at END
-            FROM unnest($6::uuid[], $7::text[], $8::int[], $20::boolean[]) AS u (tenant_id, class, deficit, has_let_out)
+            SET next_at = CASE WHEN k.keeps_place THEN t.next_at ELSE GREATEST($2, n.next_at) END,
+                last_served_at = CASE WHEN u.is_served THEN $2 ELSE t.last_served_at END,
+                active = n.next_at IS NOT NULL, deficit = u.deficit,
+                ring = CASE WHEN NOT u.is_served THEN t.ring WHEN t.class = 'txn' THEN 0 ELSE 2 END,
+                let_out_at = CASE WHEN u.has_let_out AND NOT k.keeps_place THEN $2 + u.place * INTERVAL '1 microsecond'
+                             ELSE t.let_out_at END
+            FROM unnest($6::uuid[], $7::text[], $8::int[], $20::boolean[], $21::boolean[]) WITH ORDINALITY
+                 AS u (tenant_id, class, deficit, has_let_out, is_served, place)
             CROSS JOIN LATERAL (
                 SELECT min(x.next_at) AS next_at
                 FROM (
@@ -138,6 +143,8 @@ pub async fn save_dealt(
                       AND l.id NOT IN (SELECT s.id FROM served s)
                 ) x
             ) n
+            -- Who is owed the rest of a visit comes before those who had theirs.
+            CROSS JOIN LATERAL (SELECT NOT u.is_served OR (u.deficit > 0 AND n.next_at <= $2) AS keeps_place) k
             WHERE t.tenant_id = u.tenant_id AND t.shard = $1 AND t.class = u.class
         )
         SELECT id FROM served WHERE is_stale
@@ -162,6 +169,7 @@ pub async fn save_dealt(
         &draw_names as &[&str],
         &lanes.let_out,
         &turns.let_out,
+        &turns.served,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -198,6 +206,7 @@ struct TurnColumns {
     classes: Vec<&'static str>,
     deficits: Vec<i32>,
     let_out: Vec<bool>,
+    served: Vec<bool>,
 }
 
 impl TurnColumns {
@@ -207,6 +216,7 @@ impl TurnColumns {
             classes: turns.iter().map(|turn| turn.class.as_str()).collect(),
             deficits: turns.iter().map(|turn| deficit(turn.debt)).collect(),
             let_out: turns.iter().map(|turn| turn.has_let_out).collect(),
+            served: turns.iter().map(|turn| turn.is_served).collect(),
         }
     }
 }
