@@ -135,7 +135,7 @@ async fn many_lanes_are_let_out_no_more_than_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_of_tenants_is_let_out_alike() {
     const TENANTS: i64 = 60;
-    const EACH: i64 = 50;
+    const EACH: i64 = 100;
     let first = World::start().await;
     watch_ticks(&first).await;
     let mut crowd = vec![first];
