@@ -67,9 +67,7 @@ struct Part {
 impl Part {
     /// What became of the turn, if that has to be written down.
     fn end(self, turn: &Turn) -> Option<Turned> {
-        // Whose lanes all wait, or are none, had its turn too: it leaves the ring or comes again with the first of them. Whom
-        // the budget did not reach keeps its place and is owed its visit.
-        let is_served = self.is_served || turn.lanes.is_empty();
+        let is_served = turn.is_over(self.is_served, self.debt);
         let turned = Turned {
             tenant_id: turn.tenant_id,
             class: self.class,

@@ -62,11 +62,11 @@ pub(super) fn most_apart(let_out: &[LetOut], each: i64, sharers: &[Sharer]) -> i
         if gone.contains(&each) {
             break;
         }
-        let shares = gone
+        let by_weight = gone
             .iter()
             .zip(sharers)
             .map(|(gone, (_, weight))| gone / weight);
-        most = most.max(shares.clone().max().unwrap() - shares.min().unwrap());
+        most = most.max(by_weight.clone().max().unwrap() - by_weight.min().unwrap());
     }
     most
 }
